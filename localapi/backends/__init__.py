@@ -1,1 +1,1 @@
-"""Backends, which can answer for an entry of the manifest: one file each."""
+"""Backends that can serve an entry of the manifest: one file each."""

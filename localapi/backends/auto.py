@@ -1,6 +1,6 @@
-"""The backend auto: chosen by the path, or the system's voice without a path.
+"""The backend auto: selects a backend by the path, or the system's voice without a path.
 
-The choice reads only files: the model's config.json, from its folder or from Hugging Face's cache.
+The selection reads only files: the model's config.json, from its folder or from the Hugging Face cache.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ SPEECH: Final = UPSTREAM_ONLY | frozenset({
 
 
 class Auto(SpeechOptions):
-    """Choice of a backend by what the path holds.
+    """Entry whose backend is selected by what its path holds.
 
-    It is made when the manifest is read: locating the entry returns an entry of another backend.
+    The selection happens when the manifest is read: locating the entry returns an entry of another backend.
     """
 
     backend: Annotated[
         Literal["auto"],
-        Field(description="Chosen by the path: piper, mlx-audio or mlx-audio-plus; the system's voice without a path."),
+        Field(
+            description="Selected by the path: piper, mlx-audio or mlx-audio-plus; without a path, the system's voice."
+        ),
     ]
     path: Annotated[
         str | None,
@@ -71,7 +73,7 @@ class Auto(SpeechOptions):
 
 
 def _choose(path: str | None, folder: Path) -> Choice:
-    """Return the backend for what is at a path. Raise PathProblem if there is no model."""
+    """Return the backend for the files at a path. Raise PathProblem if there is no model."""
     if path is None:
         return ("macos-say", MacosSay) if sys.platform == "darwin" else ("espeak-ng", EspeakNg)
     place = model_path.placed(path, folder)
@@ -107,7 +109,7 @@ def by_kind(kind: str) -> Choice:
 
 
 def architecture(config: dict[str, Any], name: str) -> str:
-    """Return the architecture from config.json, or else from a part of the name, as both packages do."""
+    """Return the architecture from config.json, otherwise from a part of the name, as both packages do."""
     said = config.get("model_type") or config.get("architecture")
     if said == "llama" and "acoustic_dim" in config:
         return "tada"

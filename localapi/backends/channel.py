@@ -21,13 +21,13 @@ class Writer(Protocol):
     """Sink of bytes, such as asyncio.StreamWriter."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes, now or later."""
+        """Send bytes, possibly later."""
 
     def is_closing(self) -> bool:
         """Return whether the writer is closed."""
 
     def close(self) -> None:
-        """Close both directions; the other side sees the end of its input."""
+        """Close both directions; the other side then reads the end of its input."""
 
 
 async def read_frame(reader: Reader) -> bytes | None:
@@ -42,7 +42,7 @@ async def read_frame(reader: Reader) -> bytes | None:
 
 
 class Channel:
-    """The server's end of a channel."""
+    """Server's end of a channel."""
 
     def __init__(self, reader: Reader, writer: Writer) -> None:
         self._reader = reader

@@ -39,7 +39,7 @@ def read_template(folder: Path) -> str | None:
 
 
 def _template_in(content: Any) -> str | None:
-    """Return the template of a tokenizer's settings; of several, that for tools."""
+    """Return the template from a tokenizer's settings; if there are several, the one for tools."""
     template = content.get("chat_template") if isinstance(content, dict) else None
     if isinstance(template, list):
         named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
@@ -48,7 +48,7 @@ def _template_in(content: Any) -> str | None:
 
 
 def expected_of(template: str | None) -> Capabilities:
-    """Return the capabilities that a template shows. Only the loaded model knows whether a call can be forced."""
+    """Return the capabilities that a template shows. Only the loaded model knows whether a tool call can be forced."""
     if template is None:
         return Capabilities()
     switch = any(reads_variable(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))

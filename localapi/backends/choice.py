@@ -1,4 +1,4 @@
-"""Choose one of several places for a request: a pure function over snapshots, and the memory of conversations."""
+"""Choose one of several places for a request: a pure function over snapshots, and a memory of conversations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Choose = Literal["in-order", "least-busy", "sticky"]
 USUAL_SLOTS: Final = 32
 """Concurrency assumed for a place that never queues, to compare it with one that does."""
 BLOCK_CHARACTERS: Final = 1024
-"""A prompt that is no conversation is remembered in steps of this length."""
+"""Characters per block of a prompt that is no conversation; it is remembered block by block."""
 MOST_KEYS: Final = 64
-"""Keys of one conversation; of a longer one, those of its last turns."""
+"""Maximum keys of one conversation; the keys of the last turns are kept."""
 MOST_REMEMBERED: Final = 20_000
 
 
@@ -29,16 +29,16 @@ class Candidate:
 
     name: str
     requests: int = 0
-    """Requests there, waiting ones included."""
+    """Requests at this place, including waiting ones."""
     slots: int | None = None
-    """Requests that it answers concurrently; None: it never queues."""
+    """Requests that it answers concurrently; None if it never queues."""
     is_loaded: bool = True
     is_full: bool = False
-    """True if it would refuse one more request."""
+    """True if it would refuse another request."""
     away: str | None = None
-    """Reason why it should get no request, for people; None if it may."""
+    """Reason why it should get no requests, for people; None if it may get some."""
     away_seconds: float = 0.0
-    """Seconds for which it should get none."""
+    """Seconds during which it should get none."""
 
     @property
     def load(self) -> float:
@@ -51,8 +51,8 @@ def ranked(
 ) -> list[Candidate]:
     """Return the candidates in the order in which a request should try them.
 
-    Those with room come first, by `choose`; then those at the limit, the least busy first; then those that are away,
-    the soonest back first. `remembered` is where the conversation was answered before.
+    Those with room come first, sorted by `choose`; then those at the limit, the least busy first; then those that are
+    away, the soonest to return first. `remembered` is where the conversation was answered before.
     """
     free: list[tuple[int, Candidate]] = []
     crowded: list[tuple[int, Candidate]] = []
@@ -79,7 +79,7 @@ def ranked(
 
 
 def conversation_keys(asks: Sequence[Request]) -> list[bytes]:
-    """Return a key for each beginning of a conversation or prompt, the shortest first; none for anything else.
+    """Return a key for each prefix of a conversation or prompt, the shortest first; none for anything else.
 
     A system message alone has no key: many conversations share it.
     """
@@ -100,7 +100,7 @@ def conversation_keys(asks: Sequence[Request]) -> list[bytes]:
 
 
 class ConversationMemory:
-    """Places of conversations by their keys; the least recently used are forgotten first."""
+    """Places of conversations by key; the least recently used are forgotten first."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
         self._most = most
@@ -110,7 +110,7 @@ class ConversationMemory:
         return len(self._places)
 
     def place_of(self, keys: Sequence[bytes]) -> str | None:
-        """Return where the longest known beginning was answered."""
+        """Return where the longest known prefix was answered."""
         for key in reversed(keys):
             place = self._places.get(key)
             if place is not None:
@@ -118,7 +118,7 @@ class ConversationMemory:
         return None
 
     def note(self, keys: Sequence[bytes], place: str) -> None:
-        """Take note that a conversation is answered at a place."""
+        """Remember that a conversation is answered at a place."""
         for key in keys:
             self._places[key] = place
             self._places.move_to_end(key)

@@ -39,7 +39,10 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 def _as_list(value: object) -> object:
-    """Refuse a command line: quotes, variables and pipes would have no meaning. The message has it as a list."""
+    """Refuse a command line, in which quotes, variables and pipes would have no meaning.
+
+    The message shows it as a list.
+    """
     if not isinstance(value, str):
         return value
     try:
@@ -68,10 +71,10 @@ class Launch:
     """Further variables, without placeholders, whose values no message may show."""
     folder: Path
     values: Mapping[str, str]
-    """Values of the placeholders, other than of the port and the key."""
+    """Values of the placeholders, except the port and the key."""
     model: Sought
     ready: tuple[str, ...]
-    """Paths to ask, each if there is none before it."""
+    """Paths to probe for readiness; each is tried if the one before does not exist."""
     start_seconds: float
     stop_seconds: float
     memory_bytes: int
@@ -79,20 +82,20 @@ class Launch:
 
     @property
     def has_key(self) -> bool:
-        """True if the program gets a secret that requests must have."""
+        """True if the program receives a secret that requests must carry."""
         return any("key" in placeholders_in(text) for text in (*self.command, *self.env.values()))
 
 
 class CommandOptions(WithVariables):
-    """Options of every entry whose model runs in a program, before those of its kind in the order of the bases."""
+    """Options of entries whose model runs in a program; they precede those of the kind in the order of base classes."""
 
     worker_bytes: ClassVar[int] = 64 * 1024 * 1024
     env: Annotated[
         dict[str, Text | SecretPlace],
         AfterValidator(check_names),
         Field(
-            description="Environment variables for the program, with placeholders; values may be places of secrets: "
-            "{env: NAME}, {file: path}.",
+            description="Environment variables for the program, with placeholders; values may name secrets: {env: "
+            "NAME}, {file: path}.",
             examples=[{"GGML_METAL": "1"}],
             repr=False,
         ),
@@ -101,7 +104,7 @@ class CommandOptions(WithVariables):
         str | None,
         Field(
             min_length=1,
-            description="The model for {path}: a file, a folder or a Hugging Face repository (owner/name).",
+            description="Model for {path}: a file, a folder or a Hugging Face repository (owner/name).",
             examples=["./models/qwen.gguf"],
         ),
     ] = None
@@ -110,7 +113,7 @@ class CommandOptions(WithVariables):
         BeforeValidator(_as_list),
         Field(
             min_length=1,
-            description="The program and its arguments, as a list: no shell reads it. Placeholders: {port} (required), "
+            description="Program and arguments, as a list; no shell is involved. Placeholders: {port} (required), "
             "{host}, {key}, {name}, {path}, {folder}, {home}.",
             examples=[
                 ["llama-server", "--port", "{port}", "-m", "./models/qwen.gguf"],
@@ -122,7 +125,7 @@ class CommandOptions(WithVariables):
         str | None,
         Field(
             min_length=1,
-            description="Folder that the program starts in. Default: the manifest's folder.",
+            description="Working directory of the program. Default: the manifest's folder.",
             examples=["./server"],
         ),
     ] = None
@@ -130,7 +133,7 @@ class CommandOptions(WithVariables):
         str | None,
         Field(
             min_length=1,
-            description="Name of the model in requests to the program. Default: its only model, or else the path.",
+            description="Name of the model in requests to the program. Default: its only model, otherwise the path.",
             examples=["qwen"],
         ),
     ] = None
@@ -138,22 +141,22 @@ class CommandOptions(WithVariables):
         str | None,
         Field(
             pattern=r"^/[!-~]*$",
-            description="Path that has a status of 200 once the model is loaded. Default: /health or, if missing, "
+            description="Path that returns status 200 once the model is loaded. Default: /health or, if missing, "
             "/v1/models.",
             examples=["/health"],
         ),
     ] = None
     start_timeout: Annotated[
-        Duration, Field(description="How long the program may take to be ready: 90s, 10m.", examples=["30m"])
+        Duration, Field(description="Time limit for the program to become ready: 90s, 10m.", examples=["30m"])
     ] = START_SECONDS
     stop_timeout: Annotated[
         Duration,
-        Field(description="How long the program may take to end after SIGTERM before it is killed.", examples=["1m"]),
+        Field(description="Time limit for the program to exit after SIGTERM before it is killed.", examples=["1m"]),
     ] = STOP_SECONDS
     memory: Annotated[
         MemorySize,
         Field(
-            description="Memory that the program takes at least: 8GB. Default: estimated from `path`, then measured.",
+            description="Minimum memory of the program: 8GB. Default: estimated from `path`, then measured.",
             examples=["8GB"],
         ),
     ] = None
@@ -170,9 +173,9 @@ class CommandOptions(WithVariables):
         if not command[0].strip():
             raise ValueError("should begin with the name of a program")
         if "port" not in names:
-            raise ValueError('should hold the placeholder {port}, the free port to listen on, as in --port "{port}"')
+            raise ValueError('should contain the placeholder {port}, the free port to listen on, as in --port "{port}"')
         if "path" in names and info.data.get("path") is None:
-            raise ValueError("should not hold {path}, because the entry has no option `path`")
+            raise ValueError("should not contain {path}, because the entry has no option `path`")
         return command
 
     def located(self, folder_of: FolderOf) -> Self:
@@ -205,7 +208,7 @@ class CommandOptions(WithVariables):
         name = os.path.expanduser(filled(self.command[0], values))
         if os.sep not in name:
             path = os.environ.get("PATH", os.defpath) if path is None else path
-            # What is installed beside this server is found even if its folder is not in PATH.
+            # A program that is installed beside this server is found even if its folder is not in PATH.
             found = shutil.which(name, path=f"{path}{os.pathsep}{os.path.dirname(sys.executable)}")
             if found is None:
                 raise FilesUnreadable(f"The program {name} is not in PATH. Install it, or give its path in `command`.")
@@ -247,7 +250,7 @@ class CommandOptions(WithVariables):
         }
 
     async def launch(self, name: str) -> Launch:
-        """Return what to start. Raise LoadFailed if that is not here."""
+        """Return the program to start. Raise LoadFailed if it is missing."""
         variables = await self.variables()
         values = self._values(name)
         program = await aside(lambda: self.executable(values, variables.all.get("PATH")))
@@ -289,14 +292,14 @@ def _located_path(path: str, folder: Path) -> str:
 class Command(CommandOptions, SeeingOptions):
     """Options of a chat model that runs in a program.
 
-    It runs on this machine, so it is not to fetch or to open what a client names: this server does, if it may.
+    It runs on this machine, so it must not fetch or open what a client names; this server does, if allowed.
     """
 
     honours = TEXT | MEDIA
     forwards = True
     backend: Annotated[
         Literal["command"],
-        Field(description="A program that the server starts and that speaks OpenAI's API: llama-server, vllm, ..."),
+        Field(description="Program that the server starts, with OpenAI's API: llama-server, vllm, ..."),
     ]
 
 
@@ -306,7 +309,7 @@ class CommandSpeech(CommandOptions, ForwardedSpeech):
     has_voices = True
     backend: Annotated[
         Literal["command"],
-        Field(description="A program that the server starts and that has OpenAI's /v1/audio/speech."),
+        Field(description="Program that the server starts, with OpenAI's /v1/audio/speech."),
     ]
 
 
@@ -315,7 +318,7 @@ class CommandEmbedding(CommandOptions, EmbeddingOptions):
 
     backend: Annotated[
         Literal["command"],
-        Field(description="A program that the server starts and that has OpenAI's /v1/embeddings."),
+        Field(description="Program that the server starts, with OpenAI's /v1/embeddings."),
     ]
 
 
@@ -324,7 +327,7 @@ class CommandRerank(CommandOptions, RerankOptions):
 
     backend: Annotated[
         Literal["command"],
-        Field(description="A program that the server starts and that has /v1/rerank."),
+        Field(description="Program that the server starts, with /v1/rerank."),
     ]
 
 
@@ -334,5 +337,5 @@ class CommandTranscription(CommandOptions, TranscriptionOptions):
     forwards = True
     backend: Annotated[
         Literal["command"],
-        Field(description="A program that the server starts and that has OpenAI's /v1/audio/transcriptions."),
+        Field(description="Program that the server starts, with OpenAI's /v1/audio/transcriptions."),
     ]

@@ -1,4 +1,4 @@
-"""An engine in a program that this server has started and asks over HTTP.
+"""Engine in a program that this server has started and queries over HTTP.
 
 Loaded only by servers that need it, because of the HTTP client.
 """
@@ -44,26 +44,26 @@ FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 PROBE_SECONDS: Final = 5.0
 BROKEN_SECONDS: Final = 0.3
-"""Pause between a connection that has broken and a look at its program."""
+"""Pause between a broken connection and a check of its program."""
 END_SECONDS: Final = 5.0
 """Time to wait for the end of a program whose connection has broken."""
 SHOWN_LINES: Final = 5
 SHOWN_CHARACTERS: Final = 300
-"""Maximum length of a line of output in an error."""
+"""Maximum length of an output line in an error."""
 _NO_PROGRAM: Final = frozenset({ENOENT, ENOTDIR, EACCES, ENOEXEC})
 _MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 _WANTS_KEY: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 _promised: set[int] = set()
-"""Ports of programs, which may not listen yet."""
+"""Ports promised to programs that may not listen yet."""
 
 
 class PortTaken(Exception):
-    """Another program has taken the port meanwhile."""
+    """Another program has taken the port in the meantime."""
 
 
 async def start(launch: Launch, report: ReportLoading) -> CommandEngine:
-    """Start a program and return its engine once it is ready. Raise LoadFailed; nothing is left of the program then."""
+    """Start a program and return its engine once it is ready. Raise LoadFailed, after which the program is gone."""
     for _ in range(PORT_ATTEMPTS):
         engine = CommandEngine(launch, _free_port())
         try:
@@ -80,7 +80,7 @@ async def start(launch: Launch, report: ReportLoading) -> CommandEngine:
 
 
 def _free_port() -> int:
-    """Return a port that nothing listens on, and promise it to nobody else."""
+    """Return a port on which nothing listens, and reserve it within this process."""
     while True:
         with socket.socket() as free:
             free.bind((HOST, 0))
@@ -112,7 +112,7 @@ class CommandEngine:
         self._key = secrets.token_urlsafe(24) if launch.has_key else None
         self._program: Program | None = None
         self._watching: asyncio.Task[str] | None = None
-        """Task that waits for the end of the program; its result says how, for people."""
+        """Task that waits for the end of the program; its result describes the end, for people."""
         self._http: HttpEngine | None = None
         """None until the program is ready."""
         self._closing = False
@@ -121,7 +121,7 @@ class CommandEngine:
         self._refusal = "nothing listens there"
         """Reason why the program is not ready, for people."""
         self._waiting = 0
-        """Requests that wait for output of the program, and not for a client."""
+        """Requests that wait for output of the program, not for a client."""
         self._heard_at = time.monotonic()
 
     # Loading
@@ -198,7 +198,7 @@ class CommandEngine:
         return False
 
     async def _status_of(self, path: str) -> int | None:
-        """Return the status of a path; None if the program does not answer."""
+        """Return the status of a path; None if the program does not respond."""
         with suppress(OSError, ValueError, IndexError, TimeoutError):
             async with asyncio.timeout(PROBE_SECONDS):
                 reader, writer = await asyncio.open_connection(HOST, self.port)
@@ -229,7 +229,7 @@ class CommandEngine:
             listens_on = f"port{'s' * (len(ports) > 1)} {', '.join(map(str, sorted(ports)))}"
             self._refusal = f"it listens on {listens_on} instead; check how `command` passes {{port}} to it"
         elif ports and await self._status_of("/") is None:
-            self._refusal = f"it does not answer at {HOST}; check how `command` passes {{host}} to it"
+            self._refusal = f"it does not respond at {HOST}; check how `command` passes {{host}} to it"
         return LoadFailed(
             f"The program was not ready at http://{HOST}:{self.port} within {self._launch.start_seconds:g} s "
             f"(start_timeout): {self._refusal}. {self._last_lines()}",
@@ -266,7 +266,7 @@ class CommandEngine:
         return replace(
             self._http.vitals(),
             memory_bytes=memory_bytes,
-            # Only if it has something to do: other programs may compute whenever they like.
+            # Only if it has requests: at other times, programs may compute as they like.
             cpu_seconds=used.cpu_seconds if used is not None and self._waiting else None,
             silent_since=self._heard_at if self._waiting else None,
             pid=pid,
@@ -309,11 +309,11 @@ class CommandEngine:
             self._heard_at = time.monotonic()
 
     async def _fate(self) -> str | None:
-        """Return why the program cannot answer any more, for people; None if it can."""
+        """Return why the program can no longer answer, for people; None if it can."""
         if self._closing:
             return "was unloaded"
         assert self._watching is not None  # noqa: S101  # there was a request
-        # A process that ends may close a connection before its port.
+        # A process that is ending may close a connection before its port.
         await asyncio.wait([self._watching], timeout=BROKEN_SECONDS)
         if not self._watching.done() and not await self._listens() and not self._closing:
             await asyncio.wait([self._watching], timeout=END_SECONDS)
@@ -327,7 +327,7 @@ class CommandEngine:
             _, writer = await asyncio.open_connection(HOST, self.port)
         except ConnectionError:
             return False
-        except OSError:  # this server is out of descriptors
+        except OSError:  # this server has run out of descriptors
             return True
         writer.close()
         return True
@@ -337,7 +337,7 @@ class CommandEngine:
         return kind(f"The model's program {how} before the answer was complete. Send the request again.")
 
     async def close(self) -> None:
-        """Close the connections, and end the program and everything that it has started."""
+        """Close the connections, and end the program and everything that it started."""
         self._closing = True
         try:
             if self._http is not None:

@@ -1,4 +1,4 @@
-"""Run commands to their end as child processes: a few concurrently, each with a time limit, and none left behind."""
+"""Run commands as child processes: a few concurrently, each with a time limit, and none left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CommandsStopped(Exception):
 
 @dataclass(frozen=True)
 class CommandResult:
-    """Exit status and output of a command that was not stopped here."""
+    """Exit status and output of a command that was not stopped by us."""
 
     status: int
     output: bytes
@@ -42,7 +42,7 @@ class Commands:
         self._stopped = False
 
     async def run(self, *command: str, text: bytes | None = None, seconds: float) -> CommandResult:
-        """Run a command, with `text` on its stdin, as soon as there is a place for it.
+        """Run a command, with `text` on its stdin, as soon as a slot is free.
 
         Raise CommandTimeout, CommandsStopped, or OSError if it cannot be started. Afterwards, even after a
         cancellation, the process has ended and is reaped.
@@ -50,7 +50,7 @@ class Commands:
         async with self._places:
             if self._stopped:
                 raise CommandsStopped
-            # Its own process group: Ctrl-C in the terminal reaches the server alone.
+            # Its own process group: Ctrl-C in the terminal reaches only the server.
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=DEVNULL if text is None else PIPE,
@@ -81,7 +81,7 @@ class Commands:
         return CommandResult(process.returncode, output, errors)
 
     def stop(self) -> None:
-        """Kill running commands, and start no others."""
+        """Kill running commands, and start no more."""
         self._stopped = True
         for process in self._running:
             kill_group(process)

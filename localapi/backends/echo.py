@@ -1,7 +1,7 @@
-"""The backend echo: answers without a model, inside the server, for trying the API and for tests of clients.
+"""The backend echo: answers inside the server without a model, to try the API and to test clients.
 
 Chat repeats the last user message word by word; a completion repeats its prompt. Speech is a tone as long as the text
-would take, a transcript reports how long the sound is, and vectors count words.
+would take, a transcript reports the length of the audio, and vectors count words.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Echo(SeeingOptions):
     media: Annotated[
         list[Literal["image", "audio"]],
         Field(
-            description="What messages may hold beside text. The answer reports how many images and recordings there "
-            "are, and how large.",
+            description="Media that messages may contain besides text. The response reports their number and sizes.",
             examples=[["image"]],
         ),
     ] = []
@@ -102,7 +101,7 @@ class EchoEngine(InProcessEngine):
         return self._loaded
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has nothing to choose."""
+        """Repeat the prompt. Honour `stop`, `max_tokens`, `n` and logprobs; sampling has no effect."""
         match request:
             case Tokenize():
                 messages = request.chat.messages if request.chat else []
@@ -138,7 +137,7 @@ def _echo(request: Chat | Complete) -> Iterator[Event]:
 
 
 def _read(request: Chat | Complete) -> tuple[str, str, int]:
-    """Return the prompt, the answer, and the number of prompt tokens."""
+    """Return the prompt, the response, and the number of prompt tokens."""
     if isinstance(request, Complete):
         prompt = request.prompt if isinstance(request.prompt, str) else _characters(request.prompt)
         return prompt, prompt, len(_words(prompt))
@@ -148,7 +147,7 @@ def _read(request: Chat | Complete) -> tuple[str, str, int]:
 
 
 def _said(message: Message) -> str:
-    """Return the text of a message, and a line about each image and recording: `[image 1: png, 640x480]`."""
+    """Return the text of a message, with a line about each image and recording: `[image 1: png, 640x480]`."""
     if isinstance(message.content, str):
         return message.content
     lines: list[str] = []
@@ -171,14 +170,14 @@ def _said(message: Message) -> str:
 def _characters(tokens: list[int]) -> str:
     try:
         text = "".join(map(chr, tokens))
-        text.encode()  # halves of surrogate pairs are not characters
+        text.encode()  # surrogates are not characters
     except (ValueError, OverflowError) as error:
         raise InvalidRequest("Tokens of the echo backend are Unicode code points.", param="tokens") from error
     return text
 
 
 def _words(text: str) -> list[str]:
-    """Return the text split before each word; the parts joined are the text."""
+    """Split the text before each word; the parts joined are the text."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -231,16 +230,16 @@ SEGMENT_BYTES: Final = int(SEGMENT_SECONDS * BYTES_PER_SECOND)
 
 
 class EchoTranscription(TranscriptionOptions):
-    """Options of a model that reports how much sound it has heard, every ten seconds."""
+    """Options of a model that reports the length of the audio, every ten seconds."""
 
-    backend: Annotated[Literal["echo"], Field(description="No model: reports how long the sound is, to try clients.")]
+    backend: Annotated[Literal["echo"], Field(description="No model: reports the length of the audio, to try clients.")]
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return EchoTranscriptionEngine()
 
 
 class EchoTranscriptionEngine(InProcessEngine):
-    """Engine that decodes a file in threads, bit by bit."""
+    """Engine that decodes a file piece by piece, in threads."""
 
     async def generate(self, request: Request) -> AsyncGenerator[Event, None]:
         if not isinstance(request, Transcribe):
@@ -260,12 +259,12 @@ class EchoTranscriptionEngine(InProcessEngine):
 
 
 class _Sound:
-    """The sound of a file in segments, of which only the length counts."""
+    """Audio of a file in segments, of which only the length counts."""
 
     def __init__(self, decoded: Iterator[Decoded]) -> None:
         self._decoded = decoded
         self._bytes = 0
-        """Decoded, and in no segment yet."""
+        """Bytes that are decoded, but not part of a segment yet."""
         self.total_seconds = 0.0
 
     def next_seconds(self) -> float:
@@ -345,7 +344,7 @@ def words(text: str | list[int]) -> list[str]:
 
 
 def vector(said: list[str], size: int) -> array[float]:
-    """Return a vector of length 1; of a text without words, the first unit vector."""
+    """Return a vector of length 1; for a text without words, the first unit vector."""
     counts = array("f", bytes(4 * size))
     for word in said:
         counts[zlib.crc32(word.encode("utf-8", "surrogatepass")) % size] += 1

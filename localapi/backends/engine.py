@@ -1,4 +1,4 @@
-"""The seam between the server and whatever answers a request.
+"""Interface between the server and whatever answers a request.
 
 An engine is one loaded model, whatever runs it: the server itself, a worker process, or another server. Code outside
 `backends` does not know which, and asks for its vitals. Requests and events are the structs of `worker.protocol`.
@@ -20,19 +20,19 @@ from localapi.worker.protocol import Event, Loaded, Loading, Preliminary, Reques
 
 @dataclass(frozen=True, kw_only=True)
 class RankVitals:
-    """State of one of the processes that hold a model together."""
+    """State of one of the processes that together hold a model."""
 
     rank: int
-    """0 answers the requests, and decides what the others do."""
+    """Rank; rank 0 answers the requests, and decides what the others do."""
     address: str
-    """Address at which it listens for the others."""
+    """Address at which it listens for the other ranks."""
     node: str | None
-    """The node of a cluster on which it runs; None: this machine."""
+    """Node of a cluster on which it runs; None for this machine."""
     pid: int | None
     memory_bytes: int | None
-    """Including memory of an accelerator."""
+    """Memory, including that of an accelerator."""
     state: Literal["loading", "ready", "silent"]
-    """Silent: it owes a sign of life."""
+    """State; "silent" if a report is overdue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Vitals:
     unanswered: int = 0
     """Requests without output so far, including queued ones."""
     queued: int = 0
-    """Requests that wait for a place in the engine."""
+    """Requests queued in the engine."""
     max_batch: int | None = None
     """Maximum requests answered concurrently; None if the engine never queues requests."""
     prompt_tokens_done: int = 0
@@ -52,9 +52,9 @@ class Vitals:
     """Tokens of the long prompts that are being processed."""
     sound_seconds_done: float = 0.0
     sound_seconds_total: float = 0.0
-    """Total length of the files that are being transcribed."""
+    """Total length of the files being transcribed."""
     tokens_per_second: float | None = None
-    """Generation rate over the last seconds, summed over all answers."""
+    """Generation rate over the last seconds, summed over all responses."""
     speculated: Speculated | None = None
     """Tokens that were computed together; None if the engine does not speculate or does not report it."""
     latency_seconds: float | None = None
@@ -66,7 +66,7 @@ class Vitals:
     cpu_seconds: float | None = None
     """Processor time since the engine started."""
     waits_computing: bool = False
-    """True if processor time is no sign of progress: processes that wait for each other compute."""
+    """True if processor time does not show progress, because processes compute while they wait for each other."""
     loading: bool = False
     """True until the model is loaded."""
     last_step_at: float | None = None
@@ -75,13 +75,13 @@ class Vitals:
     """Time of its last report, or of a later request to an idle engine; None if no report is due."""
     healthy: bool = True
     reason: str | None = None
-    """Reason why the engine is not healthy, for people."""
+    """Reason why the engine is unhealthy, for people."""
     pid: int | None = None
     """Process id, for display only."""
     node: str | None = None
     """Node of a cluster that it runs on; None for this machine."""
     ranks: tuple[RankVitals, ...] = ()
-    """The processes that hold the model together; empty if one holds it."""
+    """Processes that together hold the model; empty if one process holds it."""
 
     @property
     def idle(self) -> bool:
@@ -95,25 +95,25 @@ class Vitals:
 
 
 connect_limit: ContextVar[float | None] = ContextVar("connect_limit", default=None)
-"""Seconds that an engine has to connect to its server for the current request; None for the value of its entry."""
+"""Time limit in seconds to connect to the server of an engine for the current request; None for the entry's value."""
 
 via: ContextVar[tuple[str, ...]] = ContextVar("via", default=())
-"""Ids of the servers that the current request has been at, this one last; empty without a request of a client."""
+"""Ids of the servers that the current request has passed, this one last; empty without a request of a client."""
 VIA_HEADER: Final = "x-localapi-via"
-"""Header that passes them to the next server."""
+"""Header that passes these ids to the next server."""
 
 trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
-"""Headers of requests to other servers that make these a part of the client's trace, or of our own."""
+"""Headers that make requests to other servers part of the client's trace, or of our own."""
 
 
 class Supervised(Protocol):
-    """An engine that can be measured and ended, also while its model loads."""
+    """Engine that can be measured and ended, even while its model loads."""
 
     def vitals(self) -> Vitals:
-        """Return the current state, within microseconds: every request and every `/status` reply asks for it."""
+        """Return the current state within microseconds: every request and every `/status` reply needs it."""
 
     def end(self, reason: str) -> None:
-        """End the engine although it has work. `reason` is for people: "hung: it did nothing for 120 s"."""
+        """End the engine even if it has work. `reason` is for people: "hung: it did nothing for 120 s"."""
 
 
 class Engine(Supervised, Protocol):
@@ -125,24 +125,24 @@ class Engine(Supervised, Protocol):
 
     @property
     def ended(self) -> asyncio.Future[str]:
-        """Done if the engine has ended unexpectedly; the result is the reason, for people."""
+        """Done once the engine has ended unexpectedly; the result is the reason, for people."""
 
     def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         """Yield the events for `request.id`, up to and including one that is a `protocol.Last`.
 
-        Closing the generator cancels the request. Raises `errors.ApiError`: InvalidRequest, ContextLengthExceeded,
-        GenerationFailed, or ModelUnavailable if the engine ends before the answer does.
+        Closing the generator cancels the request. Raise `errors.ApiError`: InvalidRequest, ContextLengthExceeded,
+        GenerationFailed, or ModelUnavailable if the engine ends before the response is complete.
         """
 
     async def close(self) -> None:
-        """End the engine and free its memory. Requests that still run get ModelUnavailable."""
+        """End the engine and free its memory. Running requests get ModelUnavailable."""
 
 
 class ReportLoading(Protocol):
     """Function that a backend calls while it loads a model."""
 
     def __call__(self, progress: Loading, by: Supervised | None = None) -> None:
-        """Record the progress, and the engine that is loading if it can already be measured and ended."""
+        """Record the progress, and the loading engine once it can be measured and ended."""
 
 
 class InProcessEngine(ABC):
@@ -159,7 +159,7 @@ class InProcessEngine(ABC):
 
     @abstractmethod
     def generate(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Yield the events of one answer, as `Engine.answer` does."""
+        """Yield the events of one response, as `Engine.answer` does."""
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
         self._given += 1

@@ -27,11 +27,11 @@ class EspeakNg(WithVariables, SpeechOptions):
     """Options of a voice of eSpeak NG.
 
     The server changes the tempo for a request's `speed`: at twice the words per minute, the engine's speech takes less
-    than half the time, and the shorter the text, the larger the error.
+    than half the time, and the error grows for short texts.
     """
 
     backend: Annotated[
-        Literal["espeak-ng"], Field(description="eSpeak NG, which is included: a hundred languages, no download.")
+        Literal["espeak-ng"], Field(description="eSpeak NG (included): a hundred languages, no download.")
     ]
     worker_bytes = 40 * 1024 * 1024
     voice: Annotated[
@@ -61,7 +61,7 @@ class EspeakNg(WithVariables, SpeechOptions):
         )
 
     def reads(self, language: str) -> frozenset[str]:
-        """Return the scripts of the language, without kanji, which eSpeak NG does not read."""
+        """Return the scripts of the language, without kanji, which eSpeak NG cannot read."""
         scripts = super().reads(language)
         return scripts - {HAN} if language.partition("-")[0] == "ja" else scripts
 
@@ -94,7 +94,7 @@ class EspeakNg(WithVariables, SpeechOptions):
         return await start_worker(name, "espeak-ng", options, setup, report)
 
     def _offered(self, voices: EspeakVoices) -> list[Voice]:
-        """Return the default voice, then all others; variants only if the entry uses them, as there are thousands."""
+        """Return the default voice, then all others; variants only if the entry uses them: there are thousands."""
         default = (self.voice or DEFAULT_VOICE).partition("+")[0]
         varied = [f"{default}+{variant}" for variant in voices.variants]
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and voices.has(voice.voice)]
@@ -102,7 +102,7 @@ class EspeakNg(WithVariables, SpeechOptions):
 
 
 def _for_language(language: str | None, voices: EspeakVoices | None) -> str:
-    """Return the voice for a language; the default voice if it, or no voice, speaks the language."""
+    """Return the voice for a language; the default voice if it speaks the language, or if no voice does."""
     if language is None or voices is None or DEFAULT_VOICE.startswith(language.lower()):
         return DEFAULT_VOICE
     return voices.for_language(language) or DEFAULT_VOICE

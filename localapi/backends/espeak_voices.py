@@ -1,6 +1,6 @@
 """List the voices of eSpeak NG from its data, without loading the library.
 
-A voice is a file below `lang`. Its first lines have its name and its languages with priorities
+A voice is a file below `lang`. Its first lines contain its name and its languages with priorities
 (https://github.com/espeak-ng/espeak-ng/blob/1.52.0/docs/voices.md). A variant is a file in `voices/!v`.
 """
 
@@ -41,7 +41,7 @@ class EspeakVoices:
     variants: list[str]
 
     def has(self, voice: str) -> bool:
-        """Return whether there is this voice, alone or with a variant."""
+        """Return whether this voice exists, alone or with a variant."""
         base, plus, variant = voice.partition("+")
         return base.lower() in self.by_id and (not plus or self._variant(variant) is not None)
 
@@ -57,7 +57,7 @@ class EspeakVoices:
         return Voice(found.id + plus + variant, f"{found.name}{plus and ' + '}{variant}", _tag(found.id))
 
     def for_language(self, language: str) -> str | None:
-        """Return the best voice for a language: for pt-PT one of that region, or else one of pt."""
+        """Return the best voice for a language: for pt-PT, one of that region, otherwise one of pt."""
         tag = language.lower().replace("_", "-")
         for wanted in (_SPOKEN_AS.get(tag, tag), tag.partition("-")[0]):
             suited = [(each.languages[wanted], each.id) for each in self.by_id.values() if wanted in each.languages]

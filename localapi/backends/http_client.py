@@ -1,4 +1,4 @@
-"""HTTP to one upstream: connections, time limits, what may be tried again, and what errors mean."""
+"""HTTP to one upstream: connections, time limits, retries, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ log = logging.getLogger(__name__)
 MAX_REPLY_BYTES: Final = 256 * 2**20
 PROBE_TIMEOUT_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 0.2
-"""Pause before a connection that could not be made is tried once more."""
+"""Pause before the second attempt to connect."""
 READ_OUT_SECONDS: Final = 1.0
-"""Time for a connection to be free again after the last event of a stream."""
+"""Time for a connection to become free again after the last event of a stream."""
 MAX_REDIRECTS: Final = 3
 DONE: Final = b"[DONE]"
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LINE_OF_EVENTS: Final = re.compile(rb"\s*(?:data|event|id|retry|):")
-"""Beginning of server-sent events, which some servers call something else."""
+"""Start of server-sent events, for servers that send another Content-Type."""
 _MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 
 LimitOption = Literal["first_token_seconds", "idle_seconds", "reply_seconds"]
 _LATE: Final[Mapping[LimitOption, str]] = {
-    "first_token_seconds": "did not begin its answer",
+    "first_token_seconds": "did not begin its response",
     "idle_seconds": "sent nothing",
     "reply_seconds": "did not complete its reply",
 }
@@ -66,17 +66,17 @@ class Limit:
     option: LimitOption
     seconds: float
     until: float
-    """Time of the monotonic clock, which is the loop's."""
+    """End of the limit, by the loop's monotonic clock."""
 
 
 class HttpClient:
-    """Connections to one upstream. `open` comes first, `close` last."""
+    """Connections to one upstream. Call `open` first and `close` last."""
 
     def __init__(self, name: str, upstream: Upstream, *, who: str | None = None, sender: str | None = None) -> None:
-        """Make a client that is not open yet.
+        """Create a client that is not open yet.
 
-        `name` is what the manifest calls the upstream, and `who` what people do. `sender` is the id of this server, if
-        requests are its own and not those of clients.
+        `name` is the upstream's name in the manifest, and `who` names it for people. `sender` is the id of this server,
+        if requests are its own and not those of clients.
         """
         self._name = name
         self._who = who or f"The upstream of {name}"
@@ -88,10 +88,10 @@ class HttpClient:
         self._client: httpx2.AsyncClient | None = None
         self._turns = Turns()
         self._ending: dict[httpx2.Response, asyncio.Task[None]] = {}
-        """Replies with nothing of interest to come, and who reads that."""
+        """Tasks that read the uninteresting rest of replies."""
 
     async def open(self) -> None:
-        """Make the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
+        """Create the client; nothing is connected yet. Raise UpstreamRefused if the certificates cannot be read."""
         try:
             self._client = await aside(lambda: opened(self._upstream))
         except (OSError, ValueError) as error:
@@ -99,7 +99,7 @@ class HttpClient:
             raise UpstreamRefused(f"The certificates in `ca` of {self._name} cannot be read: {reason}.") from error
 
     async def close(self) -> None:
-        """Close all connections, also those in use."""
+        """Close all connections, even those in use."""
         tasks = list(self._ending.values())
         for task in tasks:
             task.cancel()
@@ -128,10 +128,10 @@ class HttpClient:
                 async with self._received(reply) as received:
                     return _decoded(await self._content(received, self._limit("reply_seconds")))
         except TimeoutError:
-            raise UpstreamTimeout(f"{self._who} did not answer within {seconds:g} s.") from None
+            raise UpstreamTimeout(f"{self._who} did not respond within {seconds:g} s.") from None
 
     async def models(self) -> list[Any] | None:
-        """Return the server's list of models; None if it has none. Find out which of its bases the URL means."""
+        """Return the server's list of models; None if it has none. Determine which of its bases the URL means."""
         for base in self._bases:
             self._base = base
             content = await self.get(MODELS)
@@ -145,8 +145,8 @@ class HttpClient:
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the objects of a stream, and None at its regular end.
 
-        A comment that holds JSON is an object, too: localapi reports progress this way. A server that answers with one
-        JSON object gives that and its end.
+        A comment that contains JSON also counts as an object, because localapi reports progress this way. If the server
+        replies with one JSON object, yield that object and None.
         """
         limit = self._limit("first_token_seconds")
         async with self._opened("POST", path, body, limit=limit) as reply:
@@ -174,7 +174,7 @@ class HttpClient:
                             begun = begun or not item.is_comment
                             yield found
                         elif not item.is_comment:
-                            raise self._unusable(f"an event is no JSON object: {_excerpt(item.data)}")
+                            raise self._unusable(f"an event is not a JSON object: {_excerpt(item.data)}")
                     if not data:
                         return
                     data = await self._next(received, None if begun else limit)
@@ -204,7 +204,7 @@ class HttpClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, missing_ok: bool = False,
         limit: Limit | None = None, file: Upload | None = None,
     ) -> AsyncIterator[httpx2.Response | None]:  # fmt: skip
-        """Open a reply with status 200, or None if there may be no such path. Raise ApiError.
+        """Open a reply with status 200, or None if the path may be missing. Raise ApiError.
 
         Leaving it before its end closes the connection.
         """
@@ -238,7 +238,7 @@ class HttpClient:
                 await decoded.aclose()
 
     def _read_out(self, reply: httpx2.Response, received: Body | DecodedBody) -> None:
-        """Read what follows the last event, beside everything else, so that the connection can be used again."""
+        """Read what follows the last event, in the background, so that the connection can be reused."""
 
         async def read() -> None:
             until = time.monotonic() + READ_OUT_SECONDS
@@ -246,7 +246,7 @@ class HttpClient:
                 while time.monotonic() < until and await received.read(until):
                     pass
             except (httpx2.HTTPError, TimeoutError):
-                log.debug("%s: a stream of the upstream goes on after its end", self._name)
+                log.debug("%s: a stream of the upstream continues after its end", self._name)
             finally:
                 await received.aclose()
                 await reply.aclose()
@@ -257,7 +257,7 @@ class HttpClient:
     async def _sent(
         self, method: str, path: str, body: Mapping[str, Any] | None, limit: Limit | None, file: Upload | None = None
     ) -> httpx2.Response:
-        """Return the reply's head. A connection that cannot be made is tried twice; nothing else is."""
+        """Return the reply's head. A failed connection is retried once; nothing else is."""
         if self._client is None:
             raise RuntimeError("the client is not open")
         is_beside = path.startswith("/../")  # of the API, whose base may end with its version
@@ -272,7 +272,9 @@ class HttpClient:
             content = msgspec.json.encode(body)
         for attempt in range(MAX_REDIRECTS):
             if self._client.is_closed:  # while it waited to connect again
-                raise UpstreamUnavailable(f"{self._name} was closed before it was reached. Send the request again.")
+                raise UpstreamUnavailable(
+                    f"{self._name} was closed before the request was sent. Send the request again."
+                )
             timeout = httpx2.Timeout(None, connect=self._connect_seconds)
             sent = content if form is None else form.pieces()
             request = self._client.build_request(method, url, content=sent, headers=headers, timeout=timeout)
@@ -289,13 +291,13 @@ class HttpClient:
                 return reply
             await reply.aclose()
             url = self._redirected(url, reply)
-        raise UpstreamRefused(f"{self._who} redirects again and again. Check `url`.")
+        raise UpstreamRefused(f"{self._who} redirects too often. Check `url`.")
 
     def _headers(self, *, has_body: bool) -> dict[str, str]:
         headers = {"Accept": f"{JSON}, {EVENTS}, */*", "Accept-Encoding": "gzip, deflate"}
         if has_body:
             headers["Content-Type"] = JSON
-        # Probes are this server's own, even if a client's request has caused them.
+        # Probes are this server's own requests, even if a client's request has caused them.
         chain = via.get() if has_body else ()
         if has_body and self._sender is None:
             headers |= trace_headers.get()
@@ -306,7 +308,7 @@ class HttpClient:
         return headers
 
     async def _in_turn(self, http: httpx2.AsyncClient, request: httpx2.Request, limit: Limit | None) -> httpx2.Response:
-        """Return the reply's head; if a connection has to be made, when it is this one's turn."""
+        """Return the reply's head; if a connection must be made, wait for its turn."""
         turn = Turn(self._turns)
         request.extensions["trace"] = turn.wait
         try:
@@ -335,18 +337,18 @@ class HttpClient:
 
     @property
     def _connect_seconds(self) -> float:
-        """Seconds that a connection may take: a pool may have less time than the entry allows."""
+        """Time limit in seconds for a connection: a pool may have less time than the entry allows."""
         limit = connect_limit.get()
         return self._upstream.connect_seconds if limit is None else min(limit, self._upstream.connect_seconds)
 
     def _redirected(self, url: str, reply: httpx2.Response) -> str:
-        """Return where a reply sends the request. Raise UpstreamRefused if that is another server."""
+        """Return where a reply redirects the request. Raise UpstreamRefused if that is another server."""
         target = urljoin(url, reply.headers.get("location", ""))
         here, there = urlsplit(url), urlsplit(target)
         if (here.scheme, here.netloc) != (there.scheme, there.netloc) or reply.status_code not in (307, 308):
             raise UpstreamRefused(
-                f"{self._who} redirects to {there.scheme}://{there.netloc}{there.path}. Set `url` of "
-                "this entry to where it is."
+                f"{self._who} redirects to {there.scheme}://{there.netloc}{there.path}. Set `url` of this entry to "
+                f"the new address."
             )
         return target
 
@@ -368,8 +370,8 @@ class HttpClient:
     # What comes back
 
     async def _content(self, received: Body | DecodedBody, limit: Limit, begun: bytes = b"") -> bytearray:
-        """Return all bytes of a reply, of which some have been read."""
-        # Not a list of pieces: thousands of them leave a heap that the system does not get back.
+        """Return all bytes of a reply, of which some may have been read."""
+        # Not a list of pieces: thousands of them would leave a heap that is not returned to the system.
         content = bytearray(begun)
         try:
             while data := await received.read(limit.until):
@@ -381,7 +383,7 @@ class HttpClient:
         return content
 
     async def _beginning(self, reply: httpx2.Response) -> bytes:
-        """Return the beginning of an error's body. What is broken in it does not matter."""
+        """Return the start of an error's body, ignoring errors in its transfer or encoding."""
         content = b""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
@@ -390,18 +392,18 @@ class HttpClient:
                     if len(content) > MAX_ERROR_BYTES:
                         break
         except (httpx2.HTTPError, TimeoutError):
-            log.debug("%s: the error of the upstream ends in the middle", self._name)
+            log.debug("%s: the upstream's error reply is incomplete", self._name)
         return content[:MAX_ERROR_BYTES]
 
     async def _object(self, received: Body | DecodedBody, limit: Limit, begun: bytes = b"") -> dict[str, Any]:
         content = await self._content(received, limit, begun)
         found = _decoded(content)
         if not isinstance(found, dict):
-            raise self._unusable(f"it is no JSON object: {_excerpt(content)}")
+            raise self._unusable(f"it is not a JSON object: {_excerpt(content)}")
         return found
 
     def scrubbed(self, said: Complaint) -> Complaint:
-        """Return an error of the server without the secrets that it was sent."""
+        """Return an error of the server without the secrets that were sent to it."""
         return replace(said, message=self._upstream.scrub(said.message))
 
     def _unusable(self, reason: str) -> UpstreamFailed:
@@ -418,14 +420,14 @@ class HttpClient:
         return UpstreamUnavailable(f"{self._who}, {self._upstream.host}, cannot be reached: {reason}. Is it running?")
 
     def _broken(self, error: Exception) -> ApiError:
-        """Return the error for a connection that failed on the way."""
+        """Return the error for a connection that failed."""
         if isinstance(error, httpx2.ConnectTimeout):
             return UpstreamUnavailable(
                 f"{self._who}, {self._upstream.host}, did not accept a connection within "
                 f"{self._connect_seconds:g} s. Is it running?"
             )
         if isinstance(error, httpx2.DecodingError):
-            return self._unusable("its compression is broken")
+            return self._unusable("its compression is invalid")
         if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
             return UpstreamRefused(f"The `url` of {self._name} is not valid: {error}.")
         return UpstreamUnavailable(
@@ -434,7 +436,7 @@ class HttpClient:
 
 
 def _decoded(content: bytes | bytearray, *, strict: bool = True) -> Any:
-    """Return JSON; None for what is none. Without `strict`, only objects are looked for."""
+    """Return the JSON value; None if it is not JSON. Without `strict`, only objects count."""
     if not strict and not content.lstrip().startswith(b"{"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The connections to one upstream: proxy, certificates, and the bytes of replies."""
+"""Connections to one upstream: proxy, certificates, and the bytes of replies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from localapi.backends.upstream import Upstream
 from localapi.system.timer import WaitLimit
 
 KEEP_SECONDS: Final = 4.0
-"""Time for which an idle connection is kept: uvicorn, which most such servers run on, closes it after 5 s."""
+"""Time for which an idle connection is kept: uvicorn, which runs most such servers, closes it after 5 s."""
 MAX_KEPT: Final = 32
-"""Idle connections that are kept."""
+"""Maximum idle connections that are kept."""
 
 
 def opened(upstream: Upstream) -> httpx2.AsyncClient:
-    """Return a client for an upstream, not connected yet. Raise OSError and ValueError for its certificates. Blocks."""
+    """Return an unconnected client for an upstream. Raise OSError and ValueError for its certificates. Blocks."""
     headers = {"User-Agent": "localapi", **upstream.headers}
     if upstream.key is not None:
         headers["Authorization"] = f"Bearer {upstream.key}"
@@ -48,7 +48,7 @@ def opened(upstream: Upstream) -> httpx2.AsyncClient:
 
 
 def _proxy(upstream: Upstream) -> str | None:
-    """Return the proxy that the environment names for the server. Those on this machine are asked directly."""
+    """Return the proxy that the environment names for the server. Servers on this machine are reached directly."""
     parts = urlsplit(upstream.url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -59,7 +59,7 @@ def _proxy(upstream: Upstream) -> str | None:
 
 def _certificates(upstream: Upstream) -> ssl.SSLContext:
     if urlsplit(upstream.url).scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # knows no certificate, and is not asked for one
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # has no certificate, and is not asked for one
     if upstream.ca is not None:
         return ssl.create_default_context(cafile=upstream.ca)
     if not upstream.verify:
@@ -71,7 +71,7 @@ def _certificates(upstream: Upstream) -> ssl.SSLContext:
 
 
 class DecodedBody:
-    """The bytes of a reply that is compressed, or that comes through a proxy."""
+    """Bytes of a reply that is compressed or comes through a proxy."""
 
     def __init__(self, reply: httpx2.Response) -> None:
         self._received = reply.aiter_bytes()
@@ -82,14 +82,14 @@ class DecodedBody:
         return await self._limit.wait(anext(self._received, b""), until)
 
     async def aclose(self) -> None:
-        """End the timer, and what decodes."""
+        """Stop the timer and the decoder."""
         self._limit.stop()
         assert isinstance(self._received, AsyncGenerator)  # noqa: S101  # it is one
         await self._received.aclose()
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a connection failed, in the system's words if there are any."""
+    """Return why a connection failed, in the system's words if possible."""
     cause: BaseException | None = error
     found = str(error) or type(error).__name__
     for _ in range(10):
@@ -98,7 +98,7 @@ def reason_of(error: BaseException) -> str:
         if isinstance(cause, socket.gaierror | ssl.SSLError):
             found = cause.strerror or found
         elif isinstance(cause, OSError) and cause.errno:
-            found = os.strerror(cause.errno)  # asyncio has its own words, with addresses
+            found = os.strerror(cause.errno)  # asyncio has its own texts, with addresses
         if cause is None:
             break
         cause = cause.__cause__ or cause.__context__

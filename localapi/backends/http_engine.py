@@ -1,4 +1,4 @@
-"""An engine on another server that speaks OpenAI's API: its requests, its health, and the facts about its model."""
+"""Engine on another server with OpenAI's API: its requests, its health, and the facts about its model."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ from localapi.worker.protocol import (
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 30.0
-"""Time after the last sign of life until a healthy server is asked for another."""
+"""Time after the last sign of life until a healthy server is probed."""
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 60.0
 PCM_HZ: Final = 24_000
-"""Rate of `pcm`, by OpenAI's documentation; mono, with two bytes to a sample."""
+"""Sample rate of `pcm` according to OpenAI's documentation; mono, two bytes per sample."""
 _UNHEALTHY: Final = (UpstreamUnavailable, UpstreamFailed, UpstreamTimeout, UpstreamRefused)
 
 
 def probe_pause(failures: int) -> float:
-    """Return the seconds until the next probe after so many that failed."""
+    """Return the seconds until the next probe, given the number of failed ones."""
     if failures == 0:
         return PROBE_SECONDS
     return min(FIRST_PROBE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PROBE_SECONDS)
 
 
 class HttpEngine(InProcessEngine):
-    """Engine on another server; see `backends.engine.Engine`. `connect` has to succeed before anything is asked."""
+    """Engine on another server; see `backends.engine.Engine`. Call `connect` before anything else."""
 
     def __init__(self, name: str, upstream: Upstream, sought: Sought) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class HttpEngine(InProcessEngine):
         self._latency: float | None = None
         self._rate = AnswerRate()
         self._without_usage = False
-        """True if the server refuses to be asked for usage."""
+        """True if the server rejects requests for usage."""
         self._probes: asyncio.Task[None] | None = None
 
     @property
@@ -106,7 +106,7 @@ class HttpEngine(InProcessEngine):
         )
 
     async def connect(self) -> None:
-        """Find out what the server has. Raise LoadFailed."""
+        """Find the model on the server. Raise LoadFailed."""
         for warning in self.upstream.warnings:
             log.warning("%s: %s", self.name, warning)
         await self._client.open()
@@ -173,7 +173,7 @@ class HttpEngine(InProcessEngine):
             case Rerank():
                 events = self._rerank(request)
             case _:
-                raise InvalidRequest("A model on another server takes no such request yet.")
+                raise InvalidRequest("Models on other servers do not support such requests yet.")
         return events
 
     async def _answer(self, request: Chat | Complete) -> AsyncGenerator[Event, None]:
@@ -188,7 +188,7 @@ class HttpEngine(InProcessEngine):
                     self._note_success()
                 if isinstance(event, Finished) and event.counted and first is not None:
                     now = time.monotonic()
-                    # What came at once was generated before that.
+                    # What arrives in one piece was generated before it was sent.
                     began = first if now - first >= MEASURABLE_SECONDS else started
                     self._rate.note(began, now, event.completion_tokens)
                 yield event
@@ -219,7 +219,7 @@ class HttpEngine(InProcessEngine):
                     yield event
 
     def _ask_for_usage(self, body: dict[str, Any]) -> bool:
-        """Have a stream end with its usage, whether or not the client asked for it. Return True if it had not."""
+        """Request usage at the end of a stream even if the client did not. Return True if the client did not."""
         options = body.get("stream_options")
         options = options if isinstance(options, dict) else {}
         if self._without_usage or options.get("include_usage") is True:
@@ -230,7 +230,7 @@ class HttpEngine(InProcessEngine):
     async def _streamed(
         self, request: Chat | Complete, received: AsyncGenerator[dict[str, Any] | None, None]
     ) -> AsyncGenerator[Event, None]:
-        """Yield the events of a stream. None among what is received marks its regular end."""
+        """Yield the events of a stream. None among the received items marks its regular end."""
         reader = AnswerReader(request)
         ended = False
         async for chunk in received:
@@ -249,7 +249,7 @@ class HttpEngine(InProcessEngine):
             yield event
 
     def _progress(self, request: int, progress: object) -> Prefill | Awaiting | None:
-        """Return what another localapi reports between the events of a stream; None if that is unknown."""
+        """Return the progress that another localapi reports between the events of a stream; None if unknown."""
         if not isinstance(progress, dict):
             return None
         kind = "Prefill" if progress.get("state") == "prompt" else "Awaiting"
@@ -261,7 +261,7 @@ class HttpEngine(InProcessEngine):
             return None
 
     def _refuse_error(self, reply: dict[str, Any]) -> None:
-        """Raise the error that stands where an answer should be."""
+        """Raise the error that takes the place of a response."""
         if reply.get("error") or (reply.get("object") == "error" and not reply.get("choices")):
             found = complaint_in(reply)
             raise self._client.scrubbed(found).error(self.name, self.model)
@@ -278,7 +278,7 @@ class HttpEngine(InProcessEngine):
         yield ForwardedEnd(request.id)
 
     async def _speak(self, request: Speak) -> AsyncGenerator[Event, None]:
-        """Yield sound that this server goes on to encode: a pool may have members of other backends, too."""
+        """Yield sound that this server still encodes: a pool may also have members of other backends."""
         for at, segment in enumerate(request.segments):
             body = {**named_model(self.model), "input": segment, "response_format": "pcm"}
             if request.voice is not None:
@@ -319,7 +319,7 @@ class HttpEngine(InProcessEngine):
         yield Ranked(request.id, scores_in(reply, len(request.documents)), tokens_in(reply))
 
     async def _timed(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Return a reply that comes at once, and note how long it took."""
+        """Return a reply that arrives at once, and record how long it took."""
         started = time.monotonic()
         reply: dict[str, Any] = await self._client.post(path, body)
         self._refuse_error(reply)
@@ -334,30 +334,30 @@ class HttpEngine(InProcessEngine):
             asked = body_of(request.chat, self.model)
             body |= {key: asked[key] for key in ("messages", "tools", "chat_template_kwargs") if key in asked}
         else:
-            # As localapi, vLLM and llama-server call it.
+            # The names in localapi, vLLM and llama-server.
             body |= {"text": request.text, "prompt": request.text, "content": request.text}
         reply = await self._about_tokens("/tokenize", body)
         tokens = reply.get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
-            raise BadReply("it holds no tokens")
+            raise BadReply("it contains no tokens")
         yield TokenizedText(request.id, tokens)
 
     async def _detokenize(self, request: Detokenize) -> AsyncGenerator[Event, None]:
         reply = await self._about_tokens("/detokenize", {**named_model(self.model), "tokens": request.tokens})
         texts = [reply[key] for key in ("text", "prompt", "content") if isinstance(reply.get(key), str)]
         if not texts:
-            raise BadReply("it holds no text")
+            raise BadReply("it contains no text")
         yield DetokenizedText(request.id, texts[0])
 
     async def _about_tokens(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the reply of the server's own endpoint, beside the API or in it."""
+        """Return the reply of the server's own endpoint, below the API's base or beside it."""
         for place in (path, f"/..{path}"):
             reply: dict[str, Any] | None = await self._client.post(place, body, missing_ok=True)
             if reply is not None:
                 self._refuse_error(reply)
                 return reply
         raise InvalidRequest(
-            f"The upstream of {self.name} has no {path}. vLLM, llama-server and localapi have it.",
+            f"The upstream of {self.name} has no {path}; vLLM, llama-server and localapi have it.",
             param="model",
             code="unsupported_endpoint",
         )
@@ -367,7 +367,7 @@ class HttpEngine(InProcessEngine):
     def _note_success(self) -> None:
         self._heard_at = time.monotonic()
         if self._fault is not None:
-            log.info("%s: the upstream answers again", self.name)
+            log.info("%s: the upstream responds again", self.name)
         self._failures, self._fault = 0, None
 
     def _note_failure(self, error: ApiError) -> None:
@@ -378,7 +378,7 @@ class HttpEngine(InProcessEngine):
         self._failed.set()
 
     async def _probe(self) -> None:
-        """Ask for the list of models now and then: it costs nothing, and shows whether the server is up."""
+        """Ask for the list of models from time to time: it costs nothing, and shows whether the server is up."""
         while True:
             pause = probe_pause(self._failures) - (0 if self._failures else time.monotonic() - self._heard_at)
             self._failed.clear()
@@ -391,14 +391,14 @@ class HttpEngine(InProcessEngine):
             if self._failures == 0 and time.monotonic() - self._heard_at < PROBE_SECONDS:
                 continue
             try:
-                if self.upstream.probe_path == MODELS:  # a server may know more of a model once that is loaded
+                if self.upstream.probe_path == MODELS:  # a server may report more about a loaded model
                     self.facts = await discover(self._client, self.name, self._sought)
                 else:
                     await self._client.get(self.upstream.probe_path)
             except _UNHEALTHY as error:
                 self._note_failure(error)
                 self._failed.clear()
-            except ApiError:  # it is there, if only to say that it has no time
+            except ApiError:  # it is running, even if it has no time
                 self._note_success()
             except Exception:  # a bug here must not end the probes
                 log.exception("%s: the upstream could not be probed", self.name)

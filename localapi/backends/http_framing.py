@@ -14,19 +14,19 @@ _MAX_TRAILER_BYTES: Final = 2**16
 
 
 class Framing(Protocol):
-    """End of a body: it is told from what follows."""
+    """End of a body, which is told from what follows it."""
 
     ended: bool
 
     def feed(self, data: bytes) -> bytes:
-        """Return the content in the next bytes. Raise httpx2.RemoteProtocolError."""
+        """Return the content of the next bytes. Raise httpx2.RemoteProtocolError."""
 
     def close(self) -> None:
-        """End the body with the connection. Raise httpx2.RemoteProtocolError if it is incomplete."""
+        """End the body when the connection ends. Raise httpx2.RemoteProtocolError if it is incomplete."""
 
 
 class FixedLength:
-    """A body whose length was announced."""
+    """Body of known length."""
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -44,7 +44,7 @@ class FixedLength:
 
 
 class UntilClosed:
-    """A body that ends with its connection."""
+    """Body that ends with its connection."""
 
     ended = False
     rest = b""
@@ -57,13 +57,13 @@ class UntilClosed:
 
 
 class Chunked:
-    """A body in chunks (RFC 9112, 7.1)."""
+    """Body in chunks (RFC 9112, 7.1)."""
 
     def __init__(self) -> None:
         self.ended = False
         self.rest = b""
         self._left = 0
-        """Bytes of the current chunk that are still to come, with the line end after it; 0 between chunks."""
+        """Bytes of the current chunk still to come, including the line end after it; 0 between chunks."""
         self._in_trailers = False
         self._trailer_bytes = 0
 
@@ -90,7 +90,7 @@ class Chunked:
         raise httpx2.RemoteProtocolError(CUT_OFF)
 
     def _chunk(self, data: bytes, at: int, found: list[bytes]) -> int:
-        """Take what has come of a chunk, and of the line end after it. Return where it ends."""
+        """Take the received part of a chunk and of the line end after it. Return where it ends."""
         line_end = 2
         content = data[at : at + max(0, self._left - line_end)]
         if content:
@@ -104,7 +104,7 @@ class Chunked:
         return at + len(after)
 
     def _line(self, line: bytes) -> None:
-        """Read a chunk's size, or a trailer, which nobody needs."""
+        """Read a chunk's size or a trailer, which is ignored."""
         if self._in_trailers:
             self._trailer_bytes += len(line)
             if self._trailer_bytes > _MAX_TRAILER_BYTES:

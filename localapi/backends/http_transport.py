@@ -1,7 +1,7 @@
-"""HTTP/1.1 over asyncio, as a transport for httpx2: heads by h11, and bodies as they come.
+"""HTTP/1.1 over asyncio, as a transport for httpx2: heads by h11, and bodies as they arrive.
 
-A stream of tokens arrives in one piece per token. httpx2's own transport takes some 90 µs for each of them: it lets h11
-parse bodies, passes each piece through five generators, and stops reading in between, with two calls of the system.
+A stream of tokens arrives in one piece per token. httpx2's own transport takes some 90 µs for each: it lets h11 parse
+bodies, passes each piece through five generators, and stops reading in between, with two system calls.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from localapi.backends.http_framing import Framing, framing_of
 from localapi.system.timer import WaitLimit
 
 BURST: Final = 4
-"""Connections that may be made at the same time."""
+"""Maximum connections that may be made at the same time."""
 TURN_SECONDS: Final = 0.002
 """Time in which a server accepts a connection."""
 TURN_SECONDS_OLD: Final = 0.05
-"""The same for one that speaks HTTP/1.0, as those of Python's library do: it may be busy with its model."""
+"""The same for an HTTP/1.0 server, such as one of Python's library, which may be busy with its model."""
 
 
 class Turns:
-    """Turns of connections that are made to one server; not too many at a time."""
+    """Turns for making connections to one server, a few at a time."""
 
     def __init__(self) -> None:
         self.free = asyncio.Semaphore(BURST)
@@ -37,25 +37,25 @@ class Turns:
         """Length of a turn whose end is not noticed earlier."""
 
     def learn(self, http_version: str) -> None:
-        """Note what the server speaks."""
+        """Record which HTTP version the server speaks."""
         self.seconds = TURN_SECONDS_OLD if http_version == "HTTP/1.0" else TURN_SECONDS
 
 
 class Turn:
-    """The turn of one request, if it makes a connection. `end` comes last."""
+    """Turn of one request, if it makes a connection. Call `end` last."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._timer: asyncio.TimerHandle | None = None
 
     async def wait(self, event: str, _: Mapping[str, Any]) -> None:
-        """Wait for the turn if a connection is about to be made. This is httpcore's `trace`."""
+        """Wait for the turn if a connection is about to be made. This is a `trace` function of httpcore."""
         if event == "connection.connect_tcp.started":
             await self._turns.free.acquire()
             self._timer = asyncio.get_running_loop().call_later(self._turns.seconds, self.end)
 
     def end(self) -> None:
-        """Let the next one connect."""
+        """Let the next request connect."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -64,7 +64,7 @@ class Turn:
 
 MAX_HEAD_BYTES: Final = 100 * 1024
 MAX_UNREAD_BYTES: Final = 2**20
-"""Maximum that is kept unread; then the socket is read no further."""
+"""Maximum unread bytes; beyond that, the socket is not read."""
 SENT_AT_ONCE_BYTES: Final = 2**16
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
 """Time for one address to accept a connection before the next one is tried beside it (RFC 8305)."""
@@ -74,7 +74,7 @@ Origin = tuple[str, str, int]
 
 
 class Wire(asyncio.Protocol):
-    """One connection. What arrives is kept until it is read."""
+    """One connection. Data is kept until it is read."""
 
     transport: asyncio.Transport
 
@@ -85,7 +85,7 @@ class Wire(asyncio.Protocol):
         self._unread = 0
         self._is_paused = False
         self._writable: asyncio.Future[None] | None = None
-        """Done when the system takes data again; None while it does."""
+        """Done when the system accepts data again; None while it does."""
         self._waiter: asyncio.Future[None] | None = None
         self._limit = WaitLimit()
         self._error: Exception | None = None
@@ -93,7 +93,7 @@ class Wire(asyncio.Protocol):
         """True if nothing more will come."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.idle: asyncio.TimerHandle | None = None
-        """Timer that closes it while nobody uses it."""
+        """Timer that closes the connection while it is idle."""
 
     # asyncio's side
 
@@ -102,7 +102,7 @@ class Wire(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self.idle is not None:  # nobody has asked for anything
+        if self.idle is not None:  # no request is waiting for this data
             self.abort()
             return
         self._received.append(data)
@@ -139,7 +139,7 @@ class Wire(asyncio.Protocol):
     # The reader's side
 
     async def receive(self, until: float | None = None) -> bytes:
-        """Return what has come; b"" at the end. Raise httpx2.ReadError, and TimeoutError at `until` of the loop."""
+        """Return received bytes; b"" at the end. Raise httpx2.ReadError, and TimeoutError at `until` of the loop."""
         while not self._received:
             if self.ended:
                 if self._error is not None:
@@ -155,7 +155,7 @@ class Wire(asyncio.Protocol):
         return data
 
     async def send(self, data: bytes) -> bool:
-        """Send bytes, as fast as they are taken. Return False if the other side has answered, or closed, already."""
+        """Send bytes as fast as they are accepted. Return False if the other side has already replied or closed."""
         self.transport.write(data)
         if self._writable is not None:
             self._waiter = self._loop.create_future()
@@ -186,10 +186,10 @@ class Wire(asyncio.Protocol):
 
 
 class Body(httpx2.AsyncByteStream):
-    """The bytes of a reply, as they come."""
+    """Bytes of a reply, as they arrive."""
 
     def __init__(self, wire: Wire, framing: Framing, rest: bytes, free: Callable[[], None]) -> None:
-        """`rest` has come with the head. `free` is called when the body is complete."""
+        """Start with `rest`, which arrived with the head. `free` is called when the body is complete."""
         self._wire = wire
         self._framing = framing
         self._rest = rest
@@ -234,7 +234,7 @@ class Body(httpx2.AsyncByteStream):
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections, made as they are needed, and kept for a moment."""
+    """Connections that are made as needed and kept for a moment."""
 
     def __init__(
         self,
@@ -250,10 +250,10 @@ class Transport(httpx2.AsyncBaseTransport):
         self._max_kept = max_kept
         self._wires: set[Wire] = set()
         self._idle: dict[Wire, Origin] = {}
-        """Connections that nobody uses, the one that was used last at the end."""
+        """Idle connections, the most recently used last."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request, and return its reply as soon as the head has come."""
+        """Send a request, and return its reply as soon as the head has arrived."""
         url = request.url
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme])
         wire = self._kept(origin) or await self._connected(origin, request.extensions)
@@ -283,7 +283,7 @@ class Transport(httpx2.AsyncBaseTransport):
         return httpx2.Response(head.status_code, headers=headers, stream=body, extensions=extensions)
 
     async def aclose(self) -> None:
-        """Close all connections, also those in use."""
+        """Close all connections, even those in use."""
         wires = list(self._wires)
         for wire in wires:
             wire.abort()
@@ -320,7 +320,7 @@ class Transport(httpx2.AsyncBaseTransport):
         try:
             async with limit:
                 wire = await self._raced(host, port, self._certificates if scheme == "https" else None)
-        except OSError as error:  # TimeoutError is one
+        except OSError as error:  # TimeoutError is a subclass
             if limit.expired():
                 raise httpx2.ConnectTimeout("no connection in time") from error
             raise httpx2.ConnectError(str(error)) from error
@@ -349,10 +349,10 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 async def _first_of(connect: Callable[[str], Coroutine[Any, Any, Wire]], addresses: Sequence[str]) -> Wire:
-    """Return the first of several connections, each of which is tried a moment after the one before (RFC 8305).
+    """Return the first of several connections, each of which is tried a moment after the previous one (RFC 8305).
 
-    asyncio's `happy_eyeballs_delay` loses a connection if it is cancelled meanwhile (seen with Python 3.11.7), which
-    stays open until a collection of garbage.
+    If cancelled, asyncio's `happy_eyeballs_delay` loses a connection (seen with Python 3.11.7), which stays open until
+    a garbage collection.
     """
     attempts: list[asyncio.Task[Wire]] = []
     running: set[asyncio.Task[Wire]] = set()
@@ -376,7 +376,7 @@ async def _first_of(connect: Callable[[str], Coroutine[Any, Any, Wire]], address
 
 
 async def _send(wire: Wire, parser: h11.Connection, request: httpx2.Request) -> bool:
-    """Send a request. Return False if the server has not waited for its end."""
+    """Send a request. Return False if the server replied before its end."""
     head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
     data = parser.send(head) or b""
     assert isinstance(request.stream, httpx2.AsyncByteStream)  # noqa: S101  # that of an asynchronous client
@@ -408,7 +408,7 @@ async def _head(wire: Wire, parser: h11.Connection) -> h11.Response:
 
 
 def _in_turn(found: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Return the addresses that were found, those of the families in turn."""
+    """Return the resolved addresses, alternating between address families."""
     families: dict[int, list[str]] = {}
     for family, _, _, _, address in found:
         families.setdefault(family, []).append(address[0])

@@ -1,8 +1,8 @@
 """Fetch an image from a host that the manifest allows. Loaded only by servers that need it, because of the HTTP client.
 
 A client chooses the address, so the address is not trusted: the name is resolved here, every address behind it must be
-public, and the connection goes to an address that was checked. A name that changes its address in between (DNS
-rebinding) changes nothing. Private addresses are reached only if the manifest lists them.
+public, and the connection goes to a checked address. So a name that changes its address in between (DNS rebinding) has
+no effect. Private addresses are reached only if the manifest lists them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from localapi.system.threads import aside
 MAX_REDIRECTS: Final = 3
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 10.0
-"""Maximum pause of a host."""
+"""Maximum pause of a host, in seconds."""
 LOCALHOST: Final = "localhost"
 _PORTS: Final = {"http": 80, "https": 443}
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _PRIVATE: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "64:ff9b:1::/48")))
-"""Networks that older versions of Python take for public ones. Services of clouds have addresses there."""
+"""Networks that older versions of Python consider public. Some cloud services have addresses there."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -42,7 +42,7 @@ class CannotFetch(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Place that an allowed address leads to."""
+    """Host and path of an allowed address."""
 
     scheme: str
     host: str
@@ -51,26 +51,26 @@ class Target:
     path: str
     """Path with the query."""
     may_be_private: bool
-    """True if the manifest lists this very address."""
+    """True if the manifest lists exactly this address."""
 
     @property
     def netloc(self) -> str:
-        """Value of the header Host."""
+        """Value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def allowed_target(url: str, hosts: Sequence[str]) -> Target:
-    """Return where the address leads, if the hosts of the manifest allow it. Raise CannotFetch."""
+    """Return the target of the address if the manifest allows its host. Raise CannotFetch."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
-        raise CannotFetch("it is no valid address") from None
+        raise CannotFetch("it is not a valid address") from None
     if parts.scheme not in _PORTS or not host:
-        raise CannotFetch("it is no http: or https: address of a host")
+        raise CannotFetch("it is not an http: or https: address of a host")
     if "@" in parts.netloc:
-        raise CannotFetch("it holds a name or a password")
+        raise CannotFetch("it contains a user name or a password")
     port = _PORTS[parts.scheme] if port is None else port
     usual = port == _PORTS[parts.scheme]
     for allowed in hosts:
@@ -114,7 +114,7 @@ def _address(host: str) -> Address | None:
 
 
 def is_public(address: Address) -> bool:
-    """Return True if an address is one of the internet, and so is any that it stands for."""
+    """Return True if an address is public, and so is any address embedded in it."""
     if isinstance(address, ipaddress.IPv6Address):
         inner: list[ipaddress.IPv4Address] = []
         if address.ipv4_mapped is not None:
@@ -133,10 +133,10 @@ def is_public(address: Address) -> bool:
 
 
 async def fetched(url: str, hosts: Sequence[str], *, most_bytes: int) -> bytes:
-    """Return the file at an address, and no more than one byte too many. Raise CannotFetch."""
+    """Return the file at an address, at most one byte over the limit. Raise CannotFetch."""
     transport = await aside(lambda: httpx2.AsyncHTTPTransport(trust_env=False))
     timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    # No proxy of the environment: it would resolve the name itself.
+    # No proxy from the environment: it would resolve the name itself.
     async with httpx2.AsyncClient(transport=transport, trust_env=False, timeout=timeout) as client:
         target = allowed_target(url, hosts)
         for _ in range(MAX_REDIRECTS + 1):
@@ -156,7 +156,7 @@ async def fetched(url: str, hosts: Sequence[str], *, most_bytes: int) -> bytes:
 
 
 async def _asked(client: httpx2.AsyncClient, target: Target, most_bytes: int) -> bytes | str:
-    """Return the file, or the address that the host redirects to."""
+    """Return the file, or the address to which the host redirects."""
     address = await _checked_address(target)
     host = f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004  # the version of IP
     request = client.build_request(
@@ -170,7 +170,7 @@ async def _asked(client: httpx2.AsyncClient, target: Target, most_bytes: int) ->
         if reply.status_code in _REDIRECTS and "location" in reply.headers:
             return reply.headers["location"]
         if reply.status_code != HTTPStatus.OK:
-            raise CannotFetch(f"{target.netloc} answered with status {reply.status_code}")
+            raise CannotFetch(f"{target.netloc} replied with status {reply.status_code}")
         if reply.headers.get("content-encoding", "identity") != "identity":
             raise CannotFetch(f"{target.netloc} sends it compressed")
         content = bytearray()
@@ -184,20 +184,20 @@ async def _asked(client: httpx2.AsyncClient, target: Target, most_bytes: int) ->
 
 
 async def _checked_address(target: Target) -> Address:
-    """Return an address of the host, all of whose addresses are allowed. Raise CannotFetch."""
+    """Return an address of the host if all its addresses are allowed. Raise CannotFetch."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, TimeoutError) as error:
-        raise CannotFetch(f"the host {shown(target.host)} is not known") from error
+        raise CannotFetch(f"the host {shown(target.host)} is unknown") from error
     addresses: list[Address] = []
     for *_, place in found:
         address = _address(str(place[0]).partition("%")[0])
         if address is not None:
             addresses.append(address)
     if not addresses:
-        raise CannotFetch(f"the host {shown(target.host)} is not known")
+        raise CannotFetch(f"the host {shown(target.host)} is unknown")
     if not target.may_be_private and not all(is_public(each) for each in addresses):
         raise CannotFetch(
             f"{shown(target.host)} has a private address; list the address itself in the manifest's image_hosts"

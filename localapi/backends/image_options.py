@@ -1,4 +1,4 @@
-"""Options of chat models that see or hear: where images may come from, and how much images and recordings may be."""
+"""Options of chat models that accept images or audio: allowed sources of images, and maximum sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST: Final = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9])?(:\d{1,5})?|\
 def _host(host: str) -> str:
     said = host.lower()
     if "/" in host:
-        raise ValueError("should be the name of a host, without https:// and without a path")
+        raise ValueError("should be a host name, without https:// and without a path")
     if said != ANY_HOST and not _HOST.fullmatch(said):
         raise ValueError('should be a name such as images.example.com, *.example.com, 192.168.1.5:8080, [::1] or "*"')
     return said
@@ -49,9 +49,9 @@ class RecordingLimits:
 
 
 class SeeingOptions(ChatOptions):
-    """Options of a chat model whose images and recordings this server checks, before its engine has them.
+    """Options of a chat model whose images and recordings this server checks before the engine gets them.
 
-    As the class sets `section`, they are settings: a save that changes them loads nothing anew.
+    Because the class sets `section`, these are settings: changing them reloads nothing.
     """
 
     section = "chat"
@@ -60,27 +60,26 @@ class SeeingOptions(ChatOptions):
         list[Host],
         Field(
             description="Hosts from which images may be fetched: a name, *.name or an IP address, with or without a "
-            'port; "*": all public ones.',
+            'port; "*" for all public hosts.',
             examples=[["images.example.com", "192.168.1.5:8080"]],
         ),
     ] = []
     image_folders: Annotated[
         list[str],
         Field(
-            description="Folders whose images requests may name with file: addresses.",
+            description="Folders from which requests may use images by file: URL.",
             examples=[["./pictures"]],
         ),
     ] = []
     max_images: Annotated[int, Field(ge=1, le=1000, description="Maximum images in a request.", examples=[4])] = 32
-    max_image_mb: Annotated[int, Field(ge=1, le=1024, description="Maximum size of an image's file.", examples=[8])] = (
-        20
-    )
+    max_image_mb: Annotated[int, Field(ge=1, le=1024, description="Maximum size of an image file.", examples=[8])] = 20
     max_image_megapixels: Annotated[
         int,
         Field(
             ge=1,
             le=1000,
-            description="Maximum width times height of an image, in millions. A larger one is refused unread.",
+            description="Maximum width times height of an image, in millions. Larger images are rejected without "
+            "decoding.",
             examples=[16],
         ),
     ] = 64
@@ -88,10 +87,10 @@ class SeeingOptions(ChatOptions):
         int, Field(ge=1, le=1000, description="Maximum recordings in a request.", examples=[2])
     ] = 8
     max_recording_mb: Annotated[
-        int, Field(ge=1, le=1024, description="Maximum size of a recording's file.", examples=[4])
+        int, Field(ge=1, le=1024, description="Maximum size of a recording file.", examples=[4])
     ] = 10
     max_recording_duration: Annotated[
-        Duration, Field(description="How long a recording may be. Many models hear less.", examples=["30s"])
+        Duration, Field(description="Maximum length of a recording. Many models hear less.", examples=["30s"])
     ] = 600.0
 
     @property
@@ -106,7 +105,7 @@ class SeeingOptions(ChatOptions):
         return ImageLimits(hosts, folders, self.max_images, self.max_image_mb, self.max_image_megapixels)
 
     def located(self, folder_of: FolderOf) -> ChatOptions:
-        """Return this entry with the absolute paths of its folders of images. Raise PathProblem."""
+        """Return this entry with absolute paths of its image folders. Raise PathProblem."""
         folders = enumerate(self.image_folders)
         found = [located_folder(("image_folders", index), path, folder_of) for index, path in folders]
         return self.model_copy(update={"image_folders": found})

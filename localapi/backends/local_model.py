@@ -30,10 +30,10 @@ def located_model(field: OptionPath, path: str, folder_of: FolderOf, must_hold: 
 
 
 class LocalModel(WithVariables):
-    """Options of every such entry, before those of its kind in the order of the bases."""
+    """Options of entries with such a model; they precede those of the kind in the order of base classes."""
 
     must_hold: ClassVar[str] = "config.json"
-    """File that the model's folder has."""
+    """File that the model's folder must contain."""
     path: str
     revision: Revision = None
 
@@ -58,7 +58,7 @@ class LocalModel(WithVariables):
 
 
 class OwnEnvironment(LocalModel):
-    """Options of models whose backend has its own environment, which `localapi install` makes."""
+    """Options of models whose backend has its own environment, which `localapi install` creates."""
 
     worker_bytes: ClassVar[int] = 400 * 1024 * 1024
     install: Install = "manual"
@@ -69,7 +69,10 @@ class OwnEnvironment(LocalModel):
         return replace(identity, options={k: v for k, v in identity.options.items() if k != "install"})
 
     async def started(self, name: str, engine: str, report: ReportLoading, **more: Any) -> Engine:
-        """Start a worker with this engine in the backend's environment. `more`: further options. Raise LoadFailed."""
+        """Start a worker with this engine in the backend's environment.
+
+        `more` are further options. Raise LoadFailed.
+        """
         await self.check_present()
         environment = Environment.named(self.backend_name)
         if not environment.ready:

@@ -1,7 +1,7 @@
 """The backend macos-say: the voices of macOS, one child process of `say` per utterance.
 
-The text is not trusted. It is written to the standard input of `say`, as the argument "-f/etc/passwd" would read that
-file aloud. Sequences that the speech engines behind `say` take for commands are removed.
+The text is not trusted. It is written to the standard input of `say`, because the argument "-f/etc/passwd" would read
+that file aloud. Sequences that the speech engines behind `say` interpret as commands are removed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CHUNKS_PER_SECOND = 2
 
 LISTING_SECONDS = 30
 FRESH_SECONDS = 10
-"""Maximum age of the list of voices. Making it takes about a second."""
+"""Maximum age of the list of voices. Creating it takes about a second."""
 GRACE_SECONDS = 20
 """Time that `say` may take in addition to the text, for example to read a voice from disk."""
 CHARACTERS_PER_SECOND = 20
-"""Slowest plausible rate. `say` reaches hundreds; if it is slower than this, it hangs (on some long punctuation)."""
+"""Slowest plausible rate. `say` reaches hundreds; below this rate it hangs, as on some long punctuation."""
 
 USUAL_WPM = 175
 """Default rate of most voices."""
@@ -50,7 +50,7 @@ Beyond this range, a filter changes the tempo.
 
 
 class Listed(NamedTuple):
-    """Voices, and when they were listed."""
+    """Voices, with the time at which they were listed."""
 
     voices: list[Voice]
     at: float
@@ -58,12 +58,12 @@ class Listed(NamedTuple):
 
 
 _listed: dict[str, Listed] = {}
-"""Voices by the path of `say`, shared by all engines. They are listed again as voices may get installed."""
+"""Voices by the path of `say`, shared by all engines. They are listed again because voices may be installed."""
 
 
 @dataclass
 class Listing:
-    """List that is being made, and how many wait for it."""
+    """Running listing, with the number of tasks that wait for it."""
 
     task: asyncio.Task[list[Voice]]
     waiting: int = 0
@@ -96,7 +96,10 @@ class MacosSay(SpeechOptions):
         return MacosSayEngine(path, commands, self.rate_wpm)
 
     def language_of(self, voice: str | None, known: Sequence[Voice]) -> str | None:
-        """Return the language of a voice; English for the system's default voice, as `say` does not tell."""
+        """Return the language of a voice.
+
+        For the system's default voice it is English, because `say` does not report its language.
+        """
         return super().language_of(voice, known) if voice is not None else "en"
 
     def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
@@ -160,16 +163,17 @@ async def _list(path: str) -> list[Voice]:
 
 
 class Pace(NamedTuple):
-    """Rate of `say` and additional tempo that together give a speed."""
+    """Rate of `say` and additional tempo change that together give a speed."""
 
     rate_wpm: int | None
-    """Rate to pass to `say`. None: no rate, as any rate makes `say` abandon a Siri voice set as the system's voice."""
+    """Rate to pass to `say`. None to pass none, because any rate makes `say` abandon a Siri voice set as the system's
+    voice."""
     tempo: float
     """Factor by which to speed up the result."""
 
 
 class MacosSayEngine(InProcessEngine):
-    """Engine that makes one utterance per segment, and prepares the next one while the last one is sent."""
+    """Engine that makes one utterance per segment, and prepares the next while the previous one is sent."""
 
     def __init__(self, path: str, commands: Commands, rate_wpm: int | None) -> None:
         """Create the engine for a `say` whose voices were listed."""
@@ -225,7 +229,7 @@ class MacosSayEngine(InProcessEngine):
         )
 
     def _make(self, text: str | None, voice: str | None, pace: Pace) -> asyncio.Task[tuple[bytes, int]] | None:
-        """Start making an utterance, unless there are no more."""
+        """Start the next utterance, if there is one."""
         if text is None:
             return None
         task = asyncio.create_task(self._utter(harmless(text), voice, pace), name="say")
@@ -293,9 +297,9 @@ def _stretched(pcm: bytes, sample_rate_hz: int, tempo: float) -> bytes:
 
 
 def pace_of(speed: float, rate_wpm: int | None) -> Pace:
-    """Return how to speak at a speed, relative to `rate_wpm` or, if it is None, to the voice's own rate.
+    """Return how to speak at a speed relative to `rate_wpm`, or to the voice's own rate if it is None.
 
-    https://github.com/dharmab/skyeye/issues/611 shows what any rate does to the system's voice.
+    https://github.com/dharmab/skyeye/issues/611 shows how any rate affects the system's voice.
     """
     if rate_wpm is None and speed == 1:
         return Pace(None, 1)
@@ -309,9 +313,9 @@ _BRACKETS = re.compile(r"(?<=\[)(?=\[)|(?<=\])(?=\])")
 
 
 def harmless(text: str) -> str:
-    """Return the text without anything that a voice could take for a command, and with all its words.
+    """Return the text with all its words, but nothing that a voice could interpret as a command.
 
-    `[[volm 0]]` is a command of `say`: its brackets are removed. ESC begins a command of Nuance's voices, a backquote
+    `[[volm 0]]` is a command of `say`: its brackets are removed. ESC starts a command of Nuance's voices, a backquote
     one of Eloquence's. Control characters are removed first, so that none can hide between two brackets.
     """
     return _BRACKETS.sub(" ", _CONTROLS.sub(" ", text).replace("`", "'"))

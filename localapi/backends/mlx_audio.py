@@ -35,13 +35,18 @@ class _MlxAudio(OwnEnvironment, SpeechOptions):
     ] = None
     temperature: Annotated[
         float | None,
-        Field(ge=0, le=2, description="Randomness, if the model supports it; 0: always the same.", examples=[0.6]),
+        Field(
+            ge=0,
+            le=2,
+            description="Randomness, if the model supports it; 0 always gives the same result.",
+            examples=[0.6],
+        ),
     ] = None
     max_tokens: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Maximum tokens per sentence, if the model takes a limit.",
+            description="Maximum tokens per sentence, if the model supports a limit.",
             examples=[1200],
         ),
     ] = None

@@ -23,15 +23,15 @@ from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities, ToolFormatName
 
 _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "config.json"}
-"""File that a folder must hold, by the option that names a folder or a repository."""
+"""File that a folder must contain, by the option that names a folder or a repository."""
 
 _WHOLE = {
     "adapter": "mlx-lm cannot split the layers of an adapter",
-    "draft": "the draft model would answer from one process",
+    "draft": "the draft model would run in one process",
     "kv_bits": "mlx-lm cannot batch a quantised cache",
-    "prefix_cache_disk_mb": "each process would store other prompts",
+    "prefix_cache_disk_mb": "each process would store different prompts",
 }
-"""Options that need the whole model in one process, and why."""
+"""Options that require the whole model in one process, each with the reason."""
 
 
 class MlxLm(Placeable, LocalModel, ChatOptions):
@@ -43,7 +43,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         str,
         Field(
             min_length=1,
-            description="A folder, a Hugging Face repository (owner/name), or demo (the included model).",
+            description="Folder, Hugging Face repository (owner/name), or demo (the included model).",
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ]
@@ -59,16 +59,15 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         str | None,
         Field(
             min_length=1,
-            description="Small model of the same family that guesses tokens for the model to check: a folder or a "
-            "repository.",
+            description="Small draft model of the same family for speculative decoding: a folder or a repository.",
             examples=["mlx-community/Qwen3-0.6B-4bit"],
         ),
     ] = None
     speculation: Annotated[
         Literal["auto", "off"],
         Field(
-            description="auto: compute tokens that a schema forces or earlier text suggests at once, if faster; "
-            "answers stay the same. off: one by one.",
+            description="auto: compute several tokens at once if a schema forces or earlier text suggests them and "
+            "this is faster; the output is the same. off: one by one.",
             examples=["off"],
         ),
     ] = "auto"
@@ -85,7 +84,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         Field(
             ge=1,
             le=512,
-            description="Maximum answers generated concurrently; further requests are queued.",
+            description="Maximum responses generated concurrently; further requests are queued.",
             examples=[16],
         ),
     ] = 32
@@ -103,7 +102,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         Field(
             ge=10,
             le=60_000,
-            description="How long a new prompt may delay the answers being generated, in milliseconds.",
+            description="Maximum delay of running responses by a new prompt, in milliseconds.",
             examples=[50],
         ),
     ] = 100
@@ -118,8 +117,8 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
     cpu_weights: Annotated[
         Literal["auto", "float32", "stored"],
         Field(
-            description="Without a GPU: float32 is faster but takes up to 8 times the memory; auto: float32 if it "
-            "fits, is faster, and memory_budget is unset.",
+            description="Weights on machines without a GPU. float32 is faster but takes up to 8 times the memory; "
+            "auto uses it if it fits, is faster, and memory_budget is unset.",
             examples=["stored"],
         ),
     ] = "auto"
@@ -127,7 +126,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         int,
         Field(
             ge=0,
-            description="Disk space for prompt prefixes, kept across unloading and restarts; 0: none.",
+            description="Disk space for prompt prefixes, which survive unloading and restarts; 0: none.",
             examples=[8192],
         ),
     ] = 0
@@ -137,15 +136,15 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         Field(
             ge=1,
             le=64,
-            description="Number of processes that hold the model together, each a part of it.",
+            description="Number of processes among which the model is split.",
             examples=[2],
         ),
     ] = 1
     split: Annotated[
         Literal["auto", "tensor", "pipeline"],
         Field(
-            description="What each of several shards holds: a part of every layer (tensor), or some of the layers "
-            "(pipeline). auto: tensor if the model can be split so.",
+            description="How shards split the model: tensor gives each a part of every layer, pipeline some of the "
+            "layers. auto: tensor if the model supports it.",
             examples=["pipeline"],
         ),
     ] = "auto"
@@ -153,8 +152,8 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
     tool_format: Annotated[
         ToolFormatName,
         Field(
-            description="How the model writes tool calls. auto: as its template shows; generic: as a system message "
-            "explains, if its template has no tools.",
+            description="Format of the model's tool calls. auto: as its template shows; generic: explained in a "
+            "system message, if its template has no tools.",
             examples=["generic"],
         ),
     ] = "auto"
@@ -167,7 +166,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
     @classmethod
     def _with_draft(cls, speculation: str, info: ValidationInfo) -> str:
         if speculation == "off" and info.data.get("draft"):
-            raise ValueError("should be auto with draft, because a draft model does nothing else")
+            raise ValueError("should be auto with draft, because speculation is all that a draft model is for")
         return speculation
 
     @field_validator("shards")
@@ -182,7 +181,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
                 "should be 1 with place.spread: strict and place.node, because shards would share the node"
             )
         if shards > 1 and info.data.get("cpu_weights") == "float32":
-            raise ValueError("should be 1 with cpu_weights: float32, because parts of a model stay as they are stored")
+            raise ValueError("should be 1 with cpu_weights: float32, because shards keep the stored number format")
         return shards
 
     def located(self, folder_of: FolderOf) -> Self:
@@ -215,7 +214,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
             config = json.loads((self.weight_files()[0].parent / "config.json").read_text("utf-8"))
             return 32 / int(config["quantization"]["bits"])
         except (OSError, ValueError, LookupError, TypeError):
-            return 2.0  # 16 bits, or not downloaded yet
+            return 2.0  # 16-bit, or not downloaded yet
 
     def in_bounds(self) -> Self:
         return self.model_copy(update={"cpu_weights": "stored"}) if self.cpu_weights == "auto" else self

@@ -1,4 +1,4 @@
-"""The backend mlx-vlm: chat with models that see or hear, on MLX, in its own environment."""
+"""The backend mlx-vlm: chat on MLX with models that accept images or audio, in its own environment."""
 
 from __future__ import annotations
 
@@ -35,16 +35,20 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     context_length: ContextLength = None
     kv_cache_mb: Annotated[
         int | None,
-        Field(ge=1, description="Memory for a conversation. Default: half of what the model leaves.", examples=[4096]),
+        Field(
+            ge=1,
+            description="Memory for a conversation. Default: half of the memory that the model leaves.",
+            examples=[4096],
+        ),
     ] = None
     tool_format: Annotated[
-        ToolFormatName, Field(description="How the model writes tool calls. auto: as its template shows.")
+        ToolFormatName, Field(description="Format of the model's tool calls. auto: as its template shows.")
     ] = "auto"
     reasoning_format: ReasoningFormat = "auto"
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
     _senses: tuple[bool, bool] | None = PrivateAttr(default=None)
-    """True for images, and for recordings, if the model reads them, according to its files."""
+    """Whether the model accepts images and recordings, according to its files."""
 
     def located(self, folder_of: FolderOf) -> Self:
         located = super().located(folder_of)
@@ -76,14 +80,14 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
 
 
 def _senses(folder: Path) -> tuple[bool, bool] | None:
-    """Return whether a model's config describes how it sees and how it hears; None if it cannot be read. Blocks."""
+    """Return whether a model's config describes vision and hearing; None if it cannot be read. Blocks."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict):
         return False, False
-    # Qwen's omni models describe what they read apart from what they say.
+    # Qwen's omni models describe their input separately from their speech.
     reads = config["thinker_config"] if isinstance(config.get("thinker_config"), dict) else config
     return isinstance(reads.get("vision_config"), dict), any(isinstance(reads.get(name), dict) for name in _HEARS)
 

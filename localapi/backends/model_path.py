@@ -24,13 +24,13 @@ _OF_A_PLACE = ("/", "./", "../", "~")
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads of the Hub's client."""
+    """Return the download folder of the Hub's client."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 
 
 def is_repository(name: str) -> bool:
-    """Return whether a repository of the Hub can have this name."""
+    """Return whether this is a valid repository name on the Hub."""
     return _REPOSITORY.fullmatch(name) is not None
 
 
@@ -87,7 +87,7 @@ def resolve(path: str, folder: Path, *, must_hold: str) -> str:
     """Return an absolute folder, or the name of a repository unchanged.
 
     `demo` is the model that this package includes. A path that starts with /, ./, ../ or ~, or that exists below
-    `folder`, is a folder and must hold the file `must_hold`. Anything else of the form owner/name is a repository.
+    `folder`, is a folder and must contain the file `must_hold`. Anything else of the form owner/name is a repository.
     Raise ValueError, with what was found, for anything else.
     """
     if path == DEMO:
@@ -104,7 +104,7 @@ def folder_at(path: str, folder: Path) -> Path:
     place = placed(path, folder)
     try:
         is_folder, exists, resolved = place.is_dir(), place.exists(), place.resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, or a folder that may not be searched
+    except (OSError, RuntimeError, ValueError) as error:  # too long, or inside a folder that may not be searched
         reason = advise(error) if isinstance(error, OSError) else error
         raise ValueError(f"{shown(path)} cannot be looked up: {reason}") from error
     if not is_folder:
@@ -113,7 +113,7 @@ def folder_at(path: str, folder: Path) -> Path:
 
 
 def on_node(path: str, folder: Path) -> str:
-    """Return a path for another machine, which finds out what it is: demo, an absolute folder, or a repository."""
+    """Return a path for another machine, which determines its meaning: demo, an absolute folder, or a repository."""
     if path == DEMO or (is_repository(path) and not is_place(path)):
         return path
     return str(placed(path, folder))
@@ -122,8 +122,8 @@ def on_node(path: str, folder: Path) -> str:
 def check_present(paths: Iterable[tuple[str | None, str]]) -> None:
     """Raise FilesUnreadable if a folder among located paths is gone or incomplete. Blocks.
 
-    Repositories are not checked. Checking before a process is started means that the next load succeeds as soon as the
-    folder is back.
+    Repositories are not checked. Because the check precedes the start of a process, the next load succeeds as soon as
+    the folder is back.
     """
     for path, must_hold in paths:
         if path and Path(path).is_absolute():
@@ -149,7 +149,7 @@ def _folder(path: str, place: Path, must_hold: str) -> str:
     if not (place / must_hold).is_file():
         found = sorted(p.name for p in place.iterdir())[:8]
         raise ValueError(
-            f"{shown_place(path, place)} holds no {must_hold}; found: {', '.join(found) or 'an empty folder'}"
+            f"{shown_place(path, place)} does not contain {must_hold}; found: {', '.join(found) or 'an empty folder'}"
         )
     return str(place)
 
@@ -159,14 +159,14 @@ _PREFIX: Final = "models--"
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A repository in the cache."""
+    """Repository in the cache."""
 
     repository: str
     folder: Path
     size_bytes: int
-    """Space on the disk, with all revisions and what is half downloaded."""
+    """Disk space of all revisions and partial downloads."""
     used_at: float
-    """Unix time of the last read of its files, as far as the file system notes it."""
+    """Unix time of the last read of its files, as far as the file system records it."""
     is_complete: bool
     """False if weights of the main revision are missing."""
 
@@ -183,7 +183,7 @@ def downloaded() -> list[Downloaded]:
 
 
 def remove(repository: str) -> int:
-    """Remove a repository from the cache, and return the bytes that this frees. Blocks. Raise OSError."""
+    """Remove a repository from the cache, and return the freed bytes. Blocks. Raise OSError."""
     folder = cache_folder() / f"{_PREFIX}{repository.replace('/', '--')}"
     if not is_repository(repository) or folder.is_symlink() or not folder.is_dir():
         return 0

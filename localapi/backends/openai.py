@@ -1,4 +1,4 @@
-"""The backend openai: a model on another server that speaks OpenAI's API, here or elsewhere."""
+"""The backend openai: a model on another server with OpenAI's API, on this machine or elsewhere."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ MAX_PORT: Final = 65535
 
 
 def server_url(url: str) -> str:
-    """Check the base of an API, and return it. Raise ValueError."""
+    """Check the base URL of an API, and return it. Raise ValueError."""
     if "@" in url:
-        raise ValueError("should hold no name and no password; put them in `key` or `headers`")
+        raise ValueError("should not contain a user name or password; put them in `key` or `headers`")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         with_scheme = f"http://{url.split('://', 1)[-1]}"
@@ -62,9 +62,9 @@ def _headers(headers: dict[str, Any]) -> dict[str, Any]:
         if not _HEADER.fullmatch(name):
             raise ValueError("should have names of HTTP headers, such as X-Team")
         if name.lower() == "authorization":
-            raise ValueError("should not hold Authorization: the option `key` sends it as a bearer token")
+            raise ValueError("should not contain Authorization: the option `key` sends it as a bearer token")
         if name.lower() in _OURS:
-            raise ValueError(f"should not hold {name}, which the server sets itself")
+            raise ValueError(f"should not contain {name}, which the server sets itself")
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise ValueError("should have values of printable ASCII characters")
     return headers
@@ -77,7 +77,7 @@ class OtherServer(StrictModel):
         str,
         AfterValidator(server_url),
         Field(
-            description="Base of the other server's API, with or without /v1.",
+            description="Base URL of the other server's API, with or without /v1.",
             examples=["http://127.0.0.1:8001/v1", "https://api.example.com"],
             repr=False,
         ),
@@ -85,14 +85,14 @@ class OtherServer(StrictModel):
     key: Annotated[
         SecretPlace | None,
         Field(
-            description="The place of the API key for the other server.", examples=[{"env": "CLOUD_KEY"}], repr=False
+            description="Where to find the API key for the other server.", examples=[{"env": "CLOUD_KEY"}], repr=False
         ),
     ] = None
     headers: Annotated[
         dict[str, str | SecretPlace],
         AfterValidator(_headers),
         Field(
-            description="Further headers for the other server; values may be places of secrets, as for `key`.",
+            description="Further headers for the other server; values may name secrets, as in `key`.",
             examples=[{"X-Team": "research"}],
             repr=False,
         ),
@@ -101,23 +101,24 @@ class OtherServer(StrictModel):
         str | None,
         Field(
             min_length=1,
-            description="File with the certificates (PEM) to trust instead of the usual ones.",
+            description="File with the certificates (PEM) to trust instead of the default ones.",
             examples=["./ca.pem"],
         ),
     ] = None
     verify: Annotated[
-        bool, Field(description="Check the other server's certificate. Without it, anyone in between can read along.")
+        bool,
+        Field(description="Check the other server's certificate. If false, anyone in between can read the traffic."),
     ] = True
     connect_seconds: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="How long a connection may take to be made.", examples=[2]),
+        Field(gt=0, allow_inf_nan=False, description="Time limit for connecting.", examples=[2]),
     ] = CONNECT_SECONDS
     first_token_seconds: Annotated[
         float,
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long a stream may take to begin before its request gets a 504.",
+            description="Time limit for the start of a stream; after it, the request gets a 504.",
             examples=[30],
         ),
     ] = FIRST_TOKEN_SECONDS
@@ -126,7 +127,7 @@ class OtherServer(StrictModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long a stream may pause after it has begun before its request gets a 504.",
+            description="Time limit for a pause within a stream; after it, the request gets a 504.",
             examples=[60],
         ),
     ] = IDLE_SECONDS
@@ -135,7 +136,7 @@ class OtherServer(StrictModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long a reply that is not streamed may take before its request gets a 504.",
+            description="Time limit for a reply that is not streamed; after it, the request gets a 504.",
             examples=[120],
         ),
     ] = REPLY_SECONDS
@@ -165,7 +166,7 @@ class OtherServer(StrictModel):
         return tuple(Path(file) for file in files if file is not None)
 
     def upstream(self, name: str) -> Upstream:
-        """Return the other server with its secrets. Blocks. Raise UpstreamRefused if one cannot be read."""
+        """Return the other server with its secrets. Blocks. Raise UpstreamRefused if a secret cannot be read."""
         return Upstream(
             url=self.url,
             key=None if self.key is None else _secret(name, "key", self.key),
@@ -240,7 +241,7 @@ class OpenAI(UpstreamOptions, ChatOptions):
     honours = TEXT | MEDIA
     forwards = True
     backend: Annotated[
-        Literal["openai"], Field(description="A model on another server that speaks OpenAI's API: vLLM, a cloud, ...")
+        Literal["openai"], Field(description="Model on another server with OpenAI's API: vLLM, a cloud, ...")
     ]
 
 
@@ -249,7 +250,7 @@ class OpenAISpeech(UpstreamOptions, ForwardedSpeech):
 
     has_voices = True
     backend: Annotated[
-        Literal["openai"], Field(description="A speech model on another server that has OpenAI's /v1/audio/speech.")
+        Literal["openai"], Field(description="Speech model on another server with OpenAI's /v1/audio/speech.")
     ]
 
 
@@ -257,7 +258,7 @@ class OpenAIEmbedding(UpstreamOptions, EmbeddingOptions):
     """Options of an embedding model on another server."""
 
     backend: Annotated[
-        Literal["openai"], Field(description="An embedding model on another server that has OpenAI's /v1/embeddings.")
+        Literal["openai"], Field(description="Embedding model on another server with OpenAI's /v1/embeddings.")
     ]
 
 
@@ -266,7 +267,7 @@ class OpenAIRerank(UpstreamOptions, RerankOptions):
 
     backend: Annotated[
         Literal["openai"],
-        Field(description="A rerank model on another server that has /v1/rerank: vLLM, Infinity, ..."),
+        Field(description="Rerank model on another server with /v1/rerank: vLLM, Infinity, ..."),
     ]
 
 
@@ -276,5 +277,5 @@ class OpenAITranscription(UpstreamOptions, TranscriptionOptions):
     forwards = True
     backend: Annotated[
         Literal["openai"],
-        Field(description="A model on another server that has OpenAI's /v1/audio/transcriptions."),
+        Field(description="Model on another server with OpenAI's /v1/audio/transcriptions."),
     ]

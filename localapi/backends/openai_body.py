@@ -1,6 +1,6 @@
-"""Requests in the words of OpenAI's API, for a server that speaks it: JSON, and forms with a file.
+"""Requests in the form of OpenAI's API, for a server that has it: JSON, and forms with a file.
 
-What nobody has set stays unset.
+Parameters that nobody has set stay unset.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from localapi.worker.protocol import (
 
 
 def body_of(request: Chat | Complete, model: str | None) -> dict[str, Any]:
-    """Return the body to send. A request that the client wrote in OpenAI's words is sent on as it stands.
+    """Return the body to send. A request that the client wrote in OpenAI's form is sent on unchanged.
 
-    All others are streamed. Without a name for the model, the other server takes its default.
+    All others are streamed. Without a name for the model, the other server uses its default.
     """
     if request.original is not None:
         return {**without_model(request.original), **named_model(model)}
@@ -47,7 +47,7 @@ def body_of(request: Chat | Complete, model: str | None) -> dict[str, Any]:
 
 
 def named_model(model: str | None) -> dict[str, Any]:
-    """Return the field that names the model, if it has a name there."""
+    """Return the field that names the model, if it has a name on the other server."""
     return {} if model is None else {"model": model}
 
 
@@ -153,10 +153,10 @@ _NOT_IN_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class FormBody:
-    """The body. Values of fields are texts, or lists of texts: a field each."""
+    """Body of a form. Values of fields are strings, or lists of strings, each sent as its own field."""
 
     def __init__(self, fields: Mapping[str, Any], path: str, *, name: str, content_type: str) -> None:
-        """`name`: what the server is told as the file's."""
+        """Create a body; `name` is sent as the file's name."""
         self._path = path
         self._boundary = f"localapi-{secrets.token_hex(16)}"
         parts: list[bytes] = []

@@ -1,6 +1,6 @@
-"""Replies of OpenAI's API as the events of an engine: answers, whole or in chunks, vectors and scores.
+"""Replies of OpenAI's API as the events of an engine: responses, whole or in chunks, vectors and scores.
 
-Servers differ in many details. What they add to a reply is passed on as an `Addition`; what makes no sense raises
+Servers differ in many details. What they add to a reply is passed on as an `Addition`; an invalid reply raises
 BadReply.
 """
 
@@ -51,19 +51,19 @@ _REASONS: Final[Mapping[str, StopReason]] = {
     "function_call": "function_call",
 }
 _FAILURES: Final = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
-"""Reasons of servers that gave up."""
+"""Reasons given by servers that gave up."""
 
 
 class BadReply(ValueError):
-    """A reply is not what OpenAI's API sends. The message says how, for people."""
+    """A reply is not valid in OpenAI's API. The message says why, for people."""
 
 
 class CutOff(BadReply):
-    """A reply ended before its answer did."""
+    """A reply ended before its response was complete."""
 
 
 class AnswerReader:
-    """Reads the reply to one request."""
+    """Reader of the reply to one request."""
 
     def __init__(self, request: Chat | Complete) -> None:
         self._id = request.id
@@ -73,7 +73,7 @@ class AnswerReader:
         self._repeats_usage = isinstance(options, dict) and options.get("continuous_usage_stats") is True
         self._usage: dict[str, Any] | None = None
         self._told: dict[str, Any] = {}
-        """Further fields of the reply that have been passed on."""
+        """Additional fields of the reply that have been passed on."""
         self._begun: set[int] = set()
         self._ended: set[int] = set()
         self._calls: dict[int, list[_Call]] = {}
@@ -82,7 +82,7 @@ class AnswerReader:
         """Return the events of a chunk or of a whole reply."""
         choices = reply.get("choices") or []
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            raise BadReply("its choices are no list of objects")
+            raise BadReply("its choices are not a list of objects")
         found: list[Event] = []
         fields = _beyond(reply, _OF_REPLY)
         usage = reply.get("usage")
@@ -100,12 +100,12 @@ class AnswerReader:
         return found
 
     def end(self, *, is_regular: bool = True) -> Iterator[Event]:
-        """Yield what remains to be said after the last chunk. Raise BadReply if the answer is incomplete.
+        """Yield what remains after the last chunk. Raise BadReply if the response is incomplete.
 
         `is_regular` is False if the server did not mark the end of its stream, which some do not.
         """
         if not self._begun:
-            raise BadReply("it holds no answer")
+            raise BadReply("it contains no response")
         if not is_regular and len(self._ended) < self._expected:
             raise CutOff("it ended in the middle")
         for choice in sorted(self._begun - self._ended):
@@ -116,7 +116,7 @@ class AnswerReader:
         index = _index(choice)
         message = choice.get("delta") or choice.get("message") or {}
         if not isinstance(message, dict):
-            raise BadReply("an answer's message is no object")
+            raise BadReply("a choice's message is not an object")
         self._begun.add(index)
         deltas = _texts(self._id, index, message, choice.get("text"))
         unread = False
@@ -137,7 +137,7 @@ class AnswerReader:
         if beside:
             found += self._additions(index, "choice", beside, whole=whole)
         reason = choice.get("finish_reason")
-        if reason and index not in self._ended:  # some say "" until there is one
+        if reason and index not in self._ended:  # some send "" until there is one
             reason = str(reason).lower()
             if reason in _FAILURES:
                 raise BadReply(f"it gave up ({reason})")
@@ -171,14 +171,14 @@ class AnswerReader:
 
 
 class _Call:
-    """A call as the server named it when it began."""
+    """Tool call as the server named it at its start."""
 
     def __init__(self, index: object, call_id: object) -> None:
         self.index, self.id = index, call_id
 
 
 def _place(begun: list[_Call], index: object, call_id: object, name: object) -> int:
-    """Return the number of the call that a part belongs to; the next one if it begins a call.
+    """Return the number of the call that a part belongs to; the next number if it starts a call.
 
     Some servers give no index, some give 0 to all calls, and some repeat id and name in every part.
     """
@@ -199,7 +199,7 @@ def _is_function(call: object) -> bool:
 
 
 def _beyond(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return the fields that are not known; mostly, there are none."""
+    """Return the unknown fields; usually there are none."""
     if fields.keys() <= known:
         return {}
     return {key: value for key, value in fields.items() if key not in known}
@@ -208,7 +208,7 @@ def _beyond(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
 def _index(choice: Mapping[str, Any]) -> int:
     index = choice.get("index") or 0
     if not isinstance(index, int) or not 0 <= index < MAX_CHOICES:
-        raise BadReply("an answer's index is no number")
+        raise BadReply("a choice's index is not a number")
     return index
 
 
@@ -222,7 +222,7 @@ def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) 
     parts = content if isinstance(content, list) else [content]
     for part in parts:
         words, reasoning = part, False
-        if isinstance(part, dict):  # as Mistral's API gives what its models think
+        if isinstance(part, dict):  # the form of Mistral's API for reasoning
             reasoning = part.get("type") == "thinking"
             words = part.get("thinking") if reasoning else part.get("text")
             if isinstance(words, list):
@@ -236,7 +236,7 @@ def _texts(request: int, choice: int, message: Mapping[str, Any], text: object) 
 
 
 def _add_logprobs(deltas: list[Delta], given: object, alone: Delta) -> bool:
-    """Add log probabilities to the texts that they are of, or append `alone` for them.
+    """Add log probabilities to the texts they belong to, or append `alone` for them.
 
     Return True if they have another form than OpenAI's.
     """
@@ -286,7 +286,7 @@ def _parallel(given: dict[str, Any]) -> list[TokenLogprob]:
 
 
 def _finished(request: int, usage: dict[str, Any] | None) -> Finished:
-    """Return the end of an answer. What the server did not count is not guessed."""
+    """Return the end of a response. Counts that the server does not report are not guessed."""
     said = usage or {}
     prompt, completion = said.get("prompt_tokens"), said.get("completion_tokens")
     if not isinstance(prompt, int) or not isinstance(completion, int):
@@ -309,7 +309,7 @@ def _detail(usage: Mapping[str, Any], group: str, name: str) -> Any:
 
 
 _NUMBER_BYTES: Final = 4
-"""Size of a 32-bit floating point number."""
+"""Size of a 32-bit floating-point number."""
 
 
 def vectors_in(reply: dict[str, Any], count: int) -> list[bytes]:
@@ -336,7 +336,7 @@ def by_index(items: object, count: int) -> list[dict[str, Any]]:
         if isinstance(each, dict):
             found[each.get("index", at)] = each
     if sorted(found) != list(range(count)):
-        raise BadReply(f"it should have {count} results, one for each input, and has {len(found)}")
+        raise BadReply(f"it should have {count} results, one for each input, but has {len(found)}")
     return [found[at] for at in range(count)]
 
 

@@ -12,32 +12,34 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x
 Revision = Annotated[str | None, Field(description="Branch, tag or commit of the repository.", examples=["main"])]
 Install = Annotated[
     Literal["manual", "auto"],
-    Field(description="If the backend's environment is missing: manual reports it, auto installs it at first load."),
+    Field(
+        description="If the backend's environment is missing: manual reports it, auto installs it at the first load."
+    ),
 ]
 ContextLength = Annotated[
     int | None,
     Field(
         ge=16,
-        description="Maximum tokens of prompt and answer together. Default: the model's own limit.",
+        description="Maximum tokens of prompt and response together. Default: the model's own limit.",
         examples=[8192],
     ),
 ]
 ReasoningFormat = Annotated[
     ReasoningFormatName,
     Field(
-        description="How the model marks its reasoning. auto: as its template and vocabulary show; none: "
-        "reasoning stays text.",
+        description="Format of the model's reasoning. auto: as its template and vocabulary show; none: reasoning is "
+        "returned as text.",
         examples=["think"],
     ),
 ]
 
 
 class StrictModel(BaseModel):
-    """Base of everything that the manifest holds: immutable, without conversions of types and without unknown keys."""
+    """Base of everything in the manifest: immutable, without type conversions and without unknown keys."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
 def model_field(example: str) -> Any:
     """Return the description of an option `path` that names a model."""
-    return Field(min_length=1, description="A folder, or a Hugging Face repository (owner/name).", examples=[example])
+    return Field(min_length=1, description="Folder, or Hugging Face repository (owner/name).", examples=[example])

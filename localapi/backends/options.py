@@ -90,17 +90,21 @@ class ReplicaLimits(StrictModel):
     """Bounds on the number of engines of one entry."""
 
     min: Annotated[
-        int, Field(ge=1, le=MAX_REPLICAS, description="Loaded as soon as the first one is.", examples=[2])
+        int,
+        Field(ge=1, le=MAX_REPLICAS, description="Engines that are always loaded once the first one is.", examples=[2]),
     ] = 1
-    max: Annotated[int, Field(ge=1, le=MAX_REPLICAS, description="Loaded while requests are queued.", examples=[4])] = 1
+    max: Annotated[
+        int,
+        Field(ge=1, le=MAX_REPLICAS, description="Maximum engines, loaded while requests are queued.", examples=[4]),
+    ] = 1
     idle: Annotated[
-        Duration, Field(description="End one that is beyond `min` after this time without a request.", examples=["5m"])
+        Duration, Field(description="Unload engines beyond `min` after this time without a request.", examples=["5m"])
     ] = 60.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"should have a max that is not below min ({self.min})")
+            raise ValueError(f"should have a max of at least min ({self.min})")
         return self
 
 
@@ -112,9 +116,9 @@ FolderOf = Callable[[OptionPath], Path]
 
 
 class PathProblem(ValueError):
-    """A path in the manifest does not lead to what it should.
+    """A path in the manifest is wrong.
 
-    `field` is the option that holds the path, or the keys that lead to a nested one: ("voices", "me", "ref_audio").
+    `field` is the option that contains the path, or the keys that lead to a nested one: ("voices", "me", "ref_audio").
     """
 
     def __init__(self, field: OptionPath, message: str) -> None:
@@ -140,14 +144,14 @@ class Identity:
 
 
 class EntryOptions(StrictModel):
-    """One entry as the manifest writes it."""
+    """One entry as written in the manifest."""
 
     section: ClassVar[str]
-    """Section of the manifest, which is the name of the kind."""
+    """Section of the manifest; also the name of the kind."""
     worker_bytes: ClassVar[int] = 0
     """Memory of a worker without weights (interpreter and libraries); 0 if there is no worker."""
     is_pool: ClassVar[bool] = False
-    """True if it loads nothing: it is a name for other entries."""
+    """True for a pool, which loads nothing itself: it is a name for other entries."""
 
     aliases: Annotated[
         list[Name], Field(description="Additional names for this model in requests.", examples=[["gpt-4o-mini"]])
@@ -170,7 +174,7 @@ class EntryOptions(StrictModel):
     max_keep_alive: Annotated[
         Duration | None,
         Field(
-            description="Longest keep_alive that a request may ask for; more is shortened. Default: the server's.",
+            description="Longest keep_alive that a request may set; longer ones are shortened. Default: the server's.",
             examples=["1h"],
         ),
     ] = None
@@ -189,7 +193,7 @@ class EntryOptions(StrictModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long a request may wait in the queue before it gets a 429. Default: no limit.",
+            description="Time limit in the queue, after which a request gets a 429. Default: no limit.",
             examples=[60],
         ),
     ] = None
@@ -198,7 +202,7 @@ class EntryOptions(StrictModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="How long the model may work on a request before it gets a 504. Default: no limit.",
+            description="Time limit for the model to work on a request, after which it gets a 504. Default: no limit.",
             examples=[600],
         ),
     ] = None
@@ -207,19 +211,23 @@ class EntryOptions(StrictModel):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="End a worker that makes no progress, or computes without a request, for this long; null: off.",
+            description="End a worker that, for this long, makes no progress or computes without a request; null: "
+            "never.",
             examples=[300],
         ),
     ] = DEFAULT_STALL_SECONDS
     swap: Annotated[
         Literal["warm", "cold"],
-        Field(description="How to replace a loaded model: warm loads the new one first, cold ends the old one first."),
+        Field(
+            description="How to replace a loaded model: warm loads the new one first, cold unloads the old one first."
+        ),
     ] = "warm"
 
     replicas: Annotated[
         Annotated[int, Field(ge=1, le=MAX_REPLICAS)] | ReplicaLimits | None,
         Field(
-            description="Load the same model several times: a number, or between min and max by the queue.",
+            description="Load the same model several times: a fixed number, or between min and max depending on the "
+            "queue.",
             examples=[{"min": 1, "max": 4}],
         ),
     ] = None
@@ -237,7 +245,7 @@ class EntryOptions(StrictModel):
 
     @property
     def wants_loading(self) -> bool:
-        """True if the model is to be loaded before a request asks for it."""
+        """True if the model should be loaded before a request needs it."""
         return self.preload or self.pin
 
     @property
@@ -251,7 +259,7 @@ class EntryOptions(StrictModel):
 
     @classmethod
     def can_have_replicas(cls) -> bool:
-        """Return True if loading the model once more gives one more that computes."""
+        """Return True if loading the model again adds computing capacity."""
         return cls.worker_bytes > 0
 
     @property
@@ -261,18 +269,19 @@ class EntryOptions(StrictModel):
 
     @property
     def batch_limit(self) -> int | None:
-        """Maximum requests that the engine answers concurrently and queues beyond; None if it does not queue."""
+        """Maximum requests that the engine answers concurrently, queueing more; None if it does not queue."""
         return None
 
     @property
     def processes(self) -> int:
-        """Number of workers that the model takes."""
+        """Number of workers that the model needs."""
         return 1
 
     def located(self, folder_of: FolderOf) -> EntryOptions:
-        """Return this entry with absolute, checked paths, and with everything decided that the manifest left open.
+        """Return this entry with absolute, checked paths, and with every open choice made.
 
-        `folder_of` returns the folder that relative paths in an option start from. Raise PathProblem for a bad path.
+        `folder_of` returns the folder that relative paths in an option start from. Raise PathProblem for an invalid
+        path.
         """
         return self
 
@@ -283,14 +292,14 @@ class EntryOptions(StrictModel):
 
     @property
     def runs_in(self) -> RunsIn:
-        """Kind of place that the model runs in once it is loaded."""
+        """Kind of place in which the loaded model runs."""
         if self.is_remote:
             return "node"
         return "worker" if self.worker_bytes else "server"
 
     @property
     def runs_at(self) -> str | None:
-        """Name of that place, if it has one before the model is loaded: a program, or a host."""
+        """Name of that place, if known before the model is loaded: a program, or a host."""
         return None
 
     def on_cluster(self, address: str | None) -> Self:
@@ -306,7 +315,7 @@ class EntryOptions(StrictModel):
         return ()
 
     def stated_memory(self) -> int | None:
-        """Return the bytes of memory that the manifest states for a model; None if its files determine it."""
+        """Return the bytes of memory that the manifest states for a model; None if its files determine them."""
         return None
 
     def obstacle(self) -> str | None:
@@ -318,7 +327,7 @@ class EntryOptions(StrictModel):
         return ()
 
     def growth(self) -> float:
-        """Return how many bytes of memory each byte of the weight files takes. Blocks."""
+        """Return the bytes of memory that each byte of the weight files takes. Blocks."""
         return 1.0
 
     def in_bounds(self) -> Self:
@@ -326,28 +335,30 @@ class EntryOptions(StrictModel):
         return self
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
-        """Load the model and report progress to `report`. Raise `errors.LoadFailed`. Logs use `name`."""
+        """Load the model and report progress to `report`. Raise `errors.LoadFailed`. `name` is for logs."""
         raise NotImplementedError
 
 
 def _over(lower: ChatParameters, upper: VariantParameters) -> VariantParameters:
-    """Return parameters with others over them."""
+    """Return parameters overridden by others."""
     said = {**lower.model_dump(exclude_none=True), **upper.model_dump(exclude_none=True)}
     return VariantParameters.model_validate(said)
 
 
 class ChatOptions(EntryOptions):
-    """An entry of the section `chat`."""
+    """Entry of the section `chat`."""
 
     section = "chat"
     honours: ClassVar[frozenset[str]] = TEXT
     """Names of ChatParameters, TEXT_FEATURES and MEDIA that the backend honours. Others are refused or reported."""
     forwards: ClassVar[bool] = False
-    """True if the backend sends a request on as the client wrote it, unknown fields included, to a server that speaks
-    OpenAI's API. What cannot be read here is then for that server to judge."""
+    """True if the backend forwards a request as the client wrote it, unknown fields included, to a server with OpenAI's
+    API. That server then judges what cannot be interpreted here."""
     unsupported: Annotated[
         Literal["error", "warn"],
-        Field(description="A parameter that the backend cannot honour: refuse the request, or say so in a header."),
+        Field(
+            description="If the backend does not support a parameter: refuse the request, or name it in a reply header."
+        ),
     ] = "error"
     defaults: Annotated[
         ChatParameters,
@@ -375,7 +386,7 @@ class ChatOptions(EntryOptions):
     def _honoured(cls, parameters: ChatParameters) -> ChatParameters:
         for name in parameters.model_dump(exclude_none=True):
             if name not in cls.honours and name != "system":
-                raise ValueError(f"should hold only parameters that the backend supports; {name} is none of them")
+                raise ValueError(f"should contain only parameters that the backend supports; {name} is not supported")
         return parameters
 
     @field_validator("variants")
@@ -387,7 +398,7 @@ class ChatOptions(EntryOptions):
         return variants
 
     def as_variant(self, name: str) -> Self:
-        """Return the options of a variant, which has what the entry has where it says nothing itself."""
+        """Return the options of a variant; what it does not set comes from the entry."""
         variant = self.variants[name]
         changes: dict[str, object] = {
             "aliases": variant.aliases,
@@ -407,7 +418,7 @@ class ChatOptions(EntryOptions):
 
     @property
     def answers_alone(self) -> bool:
-        """True if it is certain that the model answers one request after the other."""
+        """Return True if it is certain that the model answers requests one after the other."""
         return False
 
     @property

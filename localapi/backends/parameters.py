@@ -1,4 +1,4 @@
-"""Request parameters that the manifest may give defaults for, as OpenAI names and bounds them; and variants of models.
+"""Request parameters for which the manifest may set defaults, with OpenAI's names and bounds; and variants of models.
 
 One definition serves both borders: an entry's `defaults` and `locked` in YAML, and a request's body in JSON.
 """
@@ -62,7 +62,7 @@ TEMPLATE_PARAMETERS: Final = frozenset(
 )
 """Parameters of `apply_chat_template` itself, which the server or other fields of a request set.
 
-A test compares them with transformers and mlx-lm. All names that begin with `return_` belong to them, too.
+A test compares them with transformers and mlx-lm. All names that begin with `return_` are reserved too.
 """
 
 
@@ -79,14 +79,20 @@ class GenerationParameters(StrictModel):
     """Parameters of text generation; None if unset."""
 
     temperature: Annotated[
-        float | None, Field(ge=0, le=2, description="Randomness; 0: always the likeliest token.", examples=[0.7])
+        float | None, Field(ge=0, le=2, description="Randomness; 0 always takes the likeliest token.", examples=[0.7])
     ] = None
     top_p: Annotated[
         float | None,
-        Field(gt=0, le=1, description="Sample from the likeliest tokens with this total probability.", examples=[0.95]),
+        Field(
+            gt=0,
+            le=1,
+            description="Sample only from the likeliest tokens with this total probability.",
+            examples=[0.95],
+        ),
     ] = None
     top_k: Annotated[
-        int | None, Field(ge=-1, description="Sample from this many of the likeliest tokens; 0: all.", examples=[40])
+        int | None,
+        Field(ge=-1, description="Sample only from this many of the likeliest tokens; 0: all.", examples=[40]),
     ] = None
     min_p: Annotated[
         float | None,
@@ -109,7 +115,7 @@ class GenerationParameters(StrictModel):
         Field(
             gt=0,
             le=10,
-            description="Penalty for tokens in the prompt or answer, as a divisor of their scores; 1: none.",
+            description="Penalty for tokens in the prompt or response, as a divisor of their scores; 1: none.",
             examples=[1.1],
         ),
     ] = None
@@ -123,11 +129,16 @@ class GenerationParameters(StrictModel):
     max_tokens: Annotated[int | None, Field(ge=1, description="Maximum tokens to generate.", examples=[1024])] = None
     stop: Annotated[
         StopString | Annotated[list[StopString], Field(max_length=16)] | None,
-        Field(description="Text, or a list of texts, that ends the answer and is not part of it.", examples=["END"]),
+        Field(
+            description="Text, or list of texts, at which the response ends; not included in the response.",
+            examples=["END"],
+        ),
     ] = None
     seed: Annotated[
         int | None,
-        Field(ge=-MAX_SEED, le=MAX_SEED, description="The same seed and request give the same answer.", examples=[42]),
+        Field(
+            ge=-MAX_SEED, le=MAX_SEED, description="The same seed and request give the same response.", examples=[42]
+        ),
     ] = None
 
     @property
@@ -139,7 +150,7 @@ class GenerationParameters(StrictModel):
 
     @property
     def longest_answer(self) -> int | None:
-        """`max_tokens`, as a number that can be sent."""
+        """`max_tokens`, limited to a number that can be sent."""
         return None if self.max_tokens is None else min(self.max_tokens, MAX_COUNT)
 
     @property
@@ -160,10 +171,11 @@ class GenerationParameters(StrictModel):
 
 
 class ChatParameters(GenerationParameters):
-    """Parameters of a chat answer; None if unset."""
+    """Parameters of a chat response; None if unset."""
 
     reasoning_effort: Annotated[
-        Effort | None, Field(description="How much to reason, if the model's template supports it; none: not at all.")
+        Effort | None,
+        Field(description="Amount of reasoning, if the model's template supports it; none: no reasoning."),
     ] = None
     chat_template_kwargs: Annotated[
         Annotated[FreeObject, AfterValidator(_template_variables)] | None,
@@ -172,7 +184,7 @@ class ChatParameters(GenerationParameters):
 
     @property
     def template_options(self) -> dict[str, Any]:
-        """Variables for the chat template; engines know what a template calls `reasoning_effort`."""
+        """Variables for the chat template; engines know the template's name for `reasoning_effort`."""
         options = dict(self.chat_template_kwargs or {})
         if self.reasoning_effort is not None:
             options["reasoning_effort"] = self.reasoning_effort
@@ -183,11 +195,11 @@ FORMS: Final = frozenset({"response_format", "regex", "grammar"})
 TEXT_FEATURES: Final = FORMS | {
     *("n", "logprobs", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message", "echo"),
 }
-"""Further features of requests for text; `tool_choice` stands for a call that the model must make."""
+"""Further features of text requests; `tool_choice` stands for a forced tool call."""
 MEDIA: Final = frozenset({"image", "audio"})
-"""Media in messages beside text."""
+"""Media in messages besides text."""
 TEXT: Final = TEXT_FEATURES | ChatParameters.model_fields.keys()
-"""All that a backend can honour without media."""
+"""Everything that a backend can honour except media."""
 
 
 class SpeechParameters(StrictModel):
@@ -204,7 +216,7 @@ class SpeechParameters(StrictModel):
     response_format: Annotated[
         ResponseFormat | None, Field(description="Audio format of the reply; mp3 by default.", examples=["wav"])
     ] = None
-    ref_audio: Annotated[str | None, Field(description="Recording of the voice to clone.", examples=["./me.wav"])] = (
+    ref_audio: Annotated[str | None, Field(description="Recording with the voice to clone.", examples=["./me.wav"])] = (
         None
     )
     ref_text: Annotated[str | None, Field(description="Transcript of ref_audio.", examples=["What I say in it."])] = (
@@ -214,7 +226,7 @@ class SpeechParameters(StrictModel):
         str | None, Field(description="Instructions for the style of speaking.", examples=["Calm and slow."])
     ] = None
     source_audio: Annotated[
-        str | None, Field(description="Recording to repeat in the chosen voice.", examples=["./speech.wav"])
+        str | None, Field(description="Recording to convert to the chosen voice.", examples=["./speech.wav"])
     ] = None
 
 
@@ -228,20 +240,20 @@ def objection(name: str, value: object) -> str:
 
 
 class VariantParameters(ChatParameters):
-    """Parameters of a chat answer, and the system prompt; None if unset."""
+    """Parameters of a chat response, and the system prompt; None if unset."""
 
     system: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="System prompt. Among the defaults, for conversations without one; locked, instead of theirs.",
+            description="System prompt: in `defaults`, for conversations without one; in `locked`, replacing theirs.",
             examples=["Answer in one sentence."],
         ),
     ] = None
 
 
 class VariantOptions(StrictModel):
-    """One more name for a model, with what is special about it."""
+    """Additional name for a model, with its own parameters."""
 
     aliases: Annotated[
         list[Name], Field(description="Additional names for this variant in requests.", examples=[["gpt-4o"]])
@@ -252,14 +264,15 @@ class VariantOptions(StrictModel):
     defaults: Annotated[
         VariantParameters,
         Field(
-            description="Request parameters that apply unless a request sets them, before the entry's own defaults.",
+            description="Request parameters that apply unless a request sets them; they precede the entry's own "
+            "defaults.",
             examples=[{"temperature": 0.2, "system": "Answer in one sentence."}],
         ),
     ] = VariantParameters()
     locked: Annotated[
         VariantParameters,
         Field(
-            description="Request parameters that override the request, before the entry's own locks.",
+            description="Request parameters that override the request; they precede the entry's own locks.",
             examples=[{"reasoning_effort": "none"}],
         ),
     ] = VariantParameters()

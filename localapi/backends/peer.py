@@ -1,4 +1,4 @@
-"""Another localapi, whose models are offered here: how the manifest describes it, and how it describes its models."""
+"""Another localapi whose models are offered here: its options in the manifest, and its description of its models."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_MODELS: Final = 1000
-"""Models of one peer that are offered here."""
+"""Maximum models of one peer that are offered here."""
 SEPARATOR: Final = "/"
-"""Between the name of a peer and that of its model."""
+"""Separator between the name of a peer and that of its model."""
 
 
 class _PeerOptions(OtherServer):
     only: Annotated[
         list[Name],
-        Field(description="Patterns of its models' names; others are not offered here.", examples=[["qwen*"]]),
+        Field(description="Patterns of names of its models; only these are offered here.", examples=[["qwen*"]]),
     ] = []
 
     def located(self, folder_of: FolderOf) -> Self:
@@ -43,7 +43,7 @@ class _PeerOptions(OtherServer):
         return self.model_copy(update=self.located_server(folder_of))
 
     def offers(self, model: str) -> bool:
-        """Return True if this model of the peer is to be offered here."""
+        """Return True if this model of the peer should be offered here."""
         without: list[str] = getattr(self, "except")
         if any(fnmatchcase(model, pattern) for pattern in without):
             return False
@@ -52,7 +52,7 @@ class _PeerOptions(OtherServer):
 
 _without: Any = Annotated[
     list[Name],
-    Field(description="Patterns of its models' names that are not offered here.", examples=[["*-draft"]]),
+    Field(description="Patterns of names of its models that are not offered here.", examples=[["*-draft"]]),
 ]
 
 
@@ -97,10 +97,10 @@ class StatusPage(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Answer:
-    """Description of a peer, as it gives it."""
+    """Description of a peer, as reported by the peer."""
 
     models: list[dict[str, Any]]
-    """Its own models, as its `/v1/models` describes them. Those of its peers are left out."""
+    """Its own models, as its `/v1/models` describes them, without those of its peers."""
     status: Mapping[str, StatusThere] = field(default_factory=dict)
     """Status of each model by id; empty if the key has no admin right."""
     voices: Mapping[str, list[Voice]] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class PeerClient:
     async def open(cls, name: str, options: OtherServer, *, sender: str | None) -> Self:
         """Return the connection to a peer; nothing is sent yet. Raise UpstreamRefused.
 
-        `sender` is the id of this server, by which a peer notices that it is its own.
+        `sender` is the id of this server, by which a peer detects that it is this server itself.
         """
         described = f"peers.{name}"
         upstream = await aside(lambda: options.upstream(described))
@@ -136,7 +136,7 @@ class PeerClient:
         await self._client.close()
 
     async def ask(self) -> Answer:
-        """Return what the peer has. Raise ApiError: it is away, refuses the key, or is no localapi."""
+        """Return what the peer offers. Raise ApiError if it is away, rejects the key, or is not localapi."""
         try:
             models = self._checked(await self._client.models())
             status = await self._status()
@@ -148,7 +148,7 @@ class PeerClient:
             ) from None
 
     def _checked(self, listed: list[Any] | None) -> list[dict[str, Any]]:
-        """Return the models that are the peer's own. Raise UpstreamRefused if another program lists them."""
+        """Return the peer's own models. Raise UpstreamRefused if another program lists them."""
         if listed is None:
             raise self._another("it has no /v1/models")
         models: list[dict[str, Any]] = []
@@ -157,19 +157,19 @@ class PeerClient:
                 isinstance(each, dict) and each.get("owned_by") == "localapi" and isinstance(each.get("kind"), str)
             )
             if not is_ours or not isinstance(each.get("id"), str):
-                raise self._another("its list of models is another program's")
+                raise self._another("its list of models comes from another program")
             if each.get("peer") is None:
                 models.append(each)
         return models
 
     def _another(self, reason: str) -> UpstreamRefused:
         return UpstreamRefused(
-            f"The peer {self._name} ({self.upstream.host}) is no localapi: {reason}. For vLLM, Ollama and others, "
+            f"The peer {self._name} ({self.upstream.host}) is not localapi: {reason}. For vLLM, Ollama and others, "
             f"remove it from `peers` and add an entry with `backend: openai` and `url: {_base(self.upstream.url)}`."
         )
 
     async def _status(self) -> dict[str, StatusThere]:
-        """Return the state of each model by id; nothing if the key may not see it, which is asked only once."""
+        """Return the state of each model by id; nothing if the key may not see it, which is determined once."""
         if not self._is_admin:
             return {}
         try:
@@ -180,7 +180,7 @@ class PeerClient:
         try:
             return {each.id: each for each in msgspec.convert(content, StatusPage).models}
         except msgspec.ValidationError as error:  # of another version
-            log.debug("peers.%s: its status is not used: %s", self._name, error)
+            log.debug("peers.%s: its status is ignored: %s", self._name, error)
             return {}
 
     async def _voices(self) -> dict[str, list[Voice]]:
@@ -194,7 +194,7 @@ class PeerClient:
 
 
 async def faults(peers: Mapping[str, OtherServer], *, seconds: float) -> dict[str, str]:
-    """Return why peers cannot be used, by their names. All of them are asked at once, for at most so long."""
+    """Return why peers cannot be used, by name. All are asked concurrently, within the time limit."""
 
     async def fault(name: str, options: OtherServer) -> str | None:
         try:
@@ -205,7 +205,7 @@ async def faults(peers: Mapping[str, OtherServer], *, seconds: float) -> dict[st
                 finally:
                     await client.close()
         except TimeoutError:
-            return f"The peer {name}, {options.host}, did not answer within {seconds:g} s."
+            return f"The peer {name}, {options.host}, did not respond within {seconds:g} s."
         except ApiError as error:
             return error.message
         return None
@@ -215,7 +215,7 @@ async def faults(peers: Mapping[str, OtherServer], *, seconds: float) -> dict[st
 
 
 def _base(url: str) -> str:
-    """Return a URL for an entry: with a path, and without anything that may be secret."""
+    """Return a URL for an entry: with a path, but without anything that may be secret."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"

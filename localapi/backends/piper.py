@@ -1,4 +1,4 @@
-"""The backend piper: small, fast voices, one .onnx file each with its description beside it."""
+"""The backend piper: small, fast voices; each is one .onnx file with its description beside it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Found:
     """Sizes and times of both files; if they differ, the voice has changed."""
 
     def has(self, speaker: str | int) -> bool:
-        """Return whether there is a speaker with this name or number."""
+        """Return whether a speaker with this name or number exists."""
         if named(self.speakers, str(speaker)) is not None:
             return True
         return str(speaker) in map(str, range(max(self.count, 1)))
@@ -135,14 +135,14 @@ class Piper(WithVariables, SpeechOptions):
         return PHONEMES if self._found is not None and self._found.reads_phonemes else None
 
     async def known_voices(self) -> list[Voice] | None:
-        """Return the speakers by name, and those that the entry maps to by number."""
+        """Return the speakers by name, and those by number to which the entry maps."""
         if self._found is None:
             return None
         mapped = [voice.voice for voice in self.voices.values() if voice.voice and self._found.has(voice.voice)]
         return [Voice(name, language=self._found.language) for name in dict.fromkeys([*self._found.speakers, *mapped])]
 
     def has_voice(self, voice: str) -> bool:
-        """Return whether there is a speaker with this name or number."""
+        """Return whether a speaker with this name or number exists."""
         return self._found is not None and self._found.has(voice)
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
@@ -169,11 +169,11 @@ def _file(place: Path, name: str) -> Path:
         if len(models) != 1:
             found = ", ".join(each.name for each in models or sorted(place.iterdir())[:8]) or "an empty folder"
             count = f"{len(models)} voices" if models else "no voice"
-            raise PathProblem("path", f"{name} should hold one voice (.onnx), but holds {count}; found: {found}")
+            raise PathProblem("path", f"{name} should contain one voice (.onnx), but contains {count}; found: {found}")
         return models[0]
     if not place.is_file():
         beside = sorted(each.name for each in place.parent.glob("*.onnx")) if place.parent.is_dir() else []
-        there = f"; there are: {', '.join(beside[:8])}" if beside else ""
+        there = f"; found: {', '.join(beside[:8])}" if beside else ""
         raise PathProblem("path", f"{name} does not exist{there}")
     if place.suffix != ".onnx":
         raise PathProblem("path", f"{name} is not a Piper voice: the name should end with .onnx")

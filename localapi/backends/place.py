@@ -1,4 +1,4 @@
-"""Options for the place of an entry's worker on a cluster."""
+"""Options that place an entry's worker on a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _address(value: object) -> object:
 
 
 class ClusterOptions(StrictModel):
-    """The cluster that entries can be placed on."""
+    """Cluster on which entries can be placed."""
 
     ray: Annotated[
         str,
@@ -39,28 +39,28 @@ class Place(StrictModel):
 
     node: Annotated[
         Name | None,
-        Field(description="A certain node, by its name, host name or address. Default: any.", examples=["studio"]),
+        Field(description="Node, by name, host name or address. Default: any.", examples=["studio"]),
     ] = None
     cpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Processor cores.", examples=[8])] = 1
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="GPUs.", examples=[1])] = 0
     memory: Annotated[
-        MemorySize, Field(description="Main memory that Ray sets aside for the worker.", examples=["16GB"])
+        MemorySize, Field(description="Main memory that Ray reserves for the worker.", examples=["16GB"])
     ] = None
     resources: Annotated[
         dict[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
-        Field(description="Resources that `ray start --resources` gave to nodes.", examples=[{"mac": 1}]),
+        Field(description="Custom resources, as given to nodes by `ray start --resources`.", examples=[{"mac": 1}]),
     ] = {}
     spread: Annotated[
         bool | Literal["strict"],
         Field(
-            description="Prefer the node that has the least on it, instead of filling one after the other. strict: "
-            "the shards of a model never share a node."
+            description="Prefer the least used node, instead of filling one node after the other. strict: the shards "
+            "of a model never share a node."
         ),
     ] = False
 
     @property
     def requirements(self) -> Requirements:
-        """Resources to ask the cluster for."""
+        """Resources to request from the cluster."""
         return Requirements(
             node=self.node,
             cpus=self.cpus,
@@ -101,7 +101,7 @@ class Placeable(EntryOptions):
 
     @property
     def site(self) -> Site | None:
-        """Place to start the worker; None for this machine."""
+        """Place in which to start the worker; None for this machine."""
         if self.place is None or self._cluster is None:
             return None
         return Site(self._cluster, self.place.requirements)

@@ -1,6 +1,6 @@
 """Placeholders in the command and the environment of a program, such as {port} and {folder}.
 
-Braces that mean themselves are doubled. No shell is involved, so nothing else in a text has a meaning.
+Literal braces are doubled. No shell is involved, so nothing else in a text has a special meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from localapi.errors import shown
 PLACEHOLDERS: Final = {
     "port": "the free port to listen on",
     "host": "the address to listen on, 127.0.0.1",
-    "key": "a new secret, which requests to the program then have as their API key",
+    "key": "a new secret, which is then the API key of requests to the program",
     "name": "the entry's id",
     "path": "the entry's path, if it has one",
     "folder": "the folder of the manifest",
@@ -24,7 +24,7 @@ PLACEHOLDERS: Final = {
 """Meaning of each placeholder."""
 _PARTS: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.-]*)\}|[{}]")
 _OF_OTHERS: Final = re.compile(r"\$\{[A-Za-z_][\w.]*\}")
-"""Placeholders as shells and llama-swap write them."""
+"""Placeholders in the notation of shells and llama-swap."""
 
 
 def placeholders_in(text: str) -> Iterator[str]:
@@ -43,13 +43,13 @@ def placeholders_in(text: str) -> Iterator[str]:
             hint = f"; did you mean {{{near[0]}}}?" if near else ""
             raise ValueError(f"should have only known placeholders, not {{{name}}}{hint} (known: {known})")
         elif part[0] in "{}":
-            raise ValueError(f"should have {{{{ and }}}} for braces that are no placeholders (known: {known})")
+            raise ValueError(f"should have {{{{ and }}}} for literal braces (known: {known})")
 
 
 def checked(text: str) -> str:
     """Return a text whose placeholders are all known. Raise ValueError for any other."""
     if "\0" in text:
-        raise ValueError(f"should hold no null character, as {shown(text)} does")
+        raise ValueError(f"should not contain a null character, as {shown(text)} does")
     for _ in placeholders_in(text):
         pass
     return text

@@ -1,6 +1,6 @@
-"""The backend pool: one name for several entries. Which of them answers a request is decided when it comes.
+"""The backend pool: one name for several entries. A member is chosen for each request when it arrives.
 
-A pool loads nothing and answers nothing itself: `runtime.pool` leases its members as their own names do.
+A pool loads and answers nothing itself: `runtime.pool` leases its members by their own names.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from localapi.backends.options import Duration, EntryOptions, Name, RunsIn
 
 
 class GiveUpAfter(StrictModel):
-    """Time limits after which a request goes to the next member."""
+    """Time limits after which a request moves to the next member."""
 
     connect: Annotated[
         Duration,
-        Field(description="To accept a connection, if the member is on another server.", examples=["2s"]),
+        Field(description="Time limit for connecting to a member on another server.", examples=["2s"]),
     ] = 5.0
     first_token: Annotated[
         Duration | None,
         Field(
-            description="To send the first part of its answer, with its queue and its loading. Default: no limit.",
+            description="Time limit for the first part of the response, including queueing and loading. Default: no "
+            "limit.",
             examples=["30s"],
         ),
     ] = None
@@ -38,15 +39,15 @@ class PoolOptions(EntryOptions):
         list[Name],
         Field(
             min_length=1,
-            description="Ids or aliases of the entries that answer.",
+            description="Ids or aliases of the members.",
             examples=[["local", "cloud"], ["local"]],
         ),
     ]
     choose: Annotated[
         Choose,
         Field(
-            description="Who answers: the first of the list that can, the least busy one, or the one that answered the "
-            "conversation before.",
+            description="Which member answers: the first one available, the least busy one, or the one that answered "
+            "the conversation before.",
             examples=["sticky"],
         ),
     ] = "in-order"
@@ -54,15 +55,15 @@ class PoolOptions(EntryOptions):
         int | None,
         Field(
             ge=1,
-            description="Requests at a member, waiting ones included, from which on others are preferred. Default: "
-            "when its queue is full.",
+            description="Number of requests at a member, including waiting ones, from which others are preferred. "
+            "Default: its full queue.",
             examples=[8],
         ),
     ] = None
     give_up_after: Annotated[
         GiveUpAfter,
         Field(
-            description="How long a member may take before the next one is asked.",
+            description="Time limits of a member, after which the next one is asked.",
             examples=[{"connect": "2s", "first_token": "30s"}],
         ),
     ] = GiveUpAfter()
@@ -75,7 +76,7 @@ class PoolOptions(EntryOptions):
         "swap",
         "request_timeout_seconds",
     )
-    """Options of every entry that only its members can have."""
+    """Options of entries that only members can have."""
 
     @property
     def runs_in(self) -> RunsIn:
@@ -83,46 +84,46 @@ class PoolOptions(EntryOptions):
 
 
 class ChatPool(PoolOptions):
-    """Options of a chat model that is one name for several."""
+    """Options of a pool of chat models."""
 
     section = "chat"
     backend: Annotated[
-        Literal["pool"], Field(description="One name for several chat models, which have all other options.")
+        Literal["pool"], Field(description="One name for several chat models; all other options are theirs.")
     ]
 
 
 class SpeechPool(PoolOptions):
-    """Options of a speech model that is one name for several."""
+    """Options of a pool of speech models."""
 
     section = "speech"
     backend: Annotated[
-        Literal["pool"], Field(description="One name for several speech models, which have all other options.")
+        Literal["pool"], Field(description="One name for several speech models; all other options are theirs.")
     ]
 
 
 class EmbeddingPool(PoolOptions):
-    """Options of an embedding model that is one name for several."""
+    """Options of a pool of embedding models."""
 
     section = "embedding"
     backend: Annotated[
         Literal["pool"],
-        Field(description="One name for several places of the same model, which have all other options."),
+        Field(description="One name for several entries of the same model; all other options are theirs."),
     ]
 
 
 class RerankPool(PoolOptions):
-    """Options of a rerank model that is one name for several."""
+    """Options of a pool of rerank models."""
 
     section = "rerank"
     backend: Annotated[
-        Literal["pool"], Field(description="One name for several rerank models, which have all other options.")
+        Literal["pool"], Field(description="One name for several rerank models; all other options are theirs.")
     ]
 
 
 class TranscriptionPool(PoolOptions):
-    """Options of a transcription model that is one name for several."""
+    """Options of a pool of transcription models."""
 
     section = "transcription"
     backend: Annotated[
-        Literal["pool"], Field(description="One name for several transcription models, which have all other options.")
+        Literal["pool"], Field(description="One name for several transcription models; all other options are theirs.")
     ]

@@ -1,4 +1,4 @@
-"""Child processes: start, environment, output, resource usage and end, regardless of what they do."""
+"""Child processes: start, environment, output, resource usage and end, however they behave."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from localapi.worker import protocol
 
 MAX_LINE_BYTES: Final = 4096
 MOST_LINES: Final = 500
-"""Maximum lines that are passed on within WINDOW_SECONDS."""
+"""Maximum lines passed on within WINDOW_SECONDS."""
 WINDOW_SECONDS: Final = 10.0
 KEPT_LINES: Final = 20
-"""Number of last lines to remember."""
+"""Number of last lines that are remembered."""
 SHORTEST_HIDDEN: Final = 4
-"""Shorter values are no secrets, and would be found in ordinary words."""
+"""Length of the shortest value that is hidden as a secret; shorter ones would be found in ordinary words."""
 _READ_BYTES: Final = 2**16
 _HIDDEN: Final = "[hidden]"
 
 
 class Output:
-    """Reader of stdout and stderr of one process. `on_line` gets the lines; `hide` are secrets that no line shows."""
+    """Reader of stdout and stderr of one process. `on_line` gets the lines; secrets in `hide` are removed from them."""
 
     def __init__(self, on_line: Callable[[str], None], hide: Iterable[str] = ()) -> None:
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -56,7 +56,7 @@ class Output:
         return self.last_lines[-1] if self.last_lines else ""
 
     async def read(self, stream: asyncio.StreamReader) -> None:
-        """Take line by line until the end. A carriage return, as of a progress bar, ends a line, too."""
+        """Read line by line until the end. A carriage return, as in a progress bar, also ends a line."""
         rest = b""
         try:
             while chunk := await stream.read(_READ_BYTES):
@@ -71,7 +71,7 @@ class Output:
             self._tell_dropped()
 
     def _shortened(self, chunk: bytes) -> bytes:
-        """Return only the end of a chunk if no more lines are passed on, as splitting all of it takes long."""
+        """Return only the end of a chunk if no more lines are passed on, because splitting all of it takes long."""
         if not self._is_full or len(chunk) <= MAX_LINE_BYTES:
             return chunk
         skipped, kept = chunk[:-MAX_LINE_BYTES], chunk[-MAX_LINE_BYTES:]
@@ -115,30 +115,30 @@ class Output:
 
 
 END_SECONDS: Final = 5
-"""Time that a process has to end after its connection was closed."""
+"""Time for a process to end after its connection was closed."""
 USAGE_SECONDS: Final = 0.5
 """Maximum age of a measurement."""
 
 CLUSTER_TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # its name
-"""Variable that opens a Ray cluster, for the gateway alone."""
+"""Variable that grants access to a Ray cluster, for the gateway only."""
 BOOTSTRAP = Path(protocol.__file__).parent.with_name("bootstrap.py")
 _OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 _withheld = {"LOCALAPI_API_KEY", CLUSTER_TOKEN}
 
 _OF_THE_HUB: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
-"""Variables that workers need for downloads, whatever else they are used for."""
+"""Variables that workers need for downloads, even if another option also names them as secrets."""
 
 
 def withhold(names: Iterable[str]) -> None:
-    """Never pass these variables on, from now on. A former key stays withheld if the manifest changes."""
+    """Withhold these variables from all children from now on. A former key stays withheld if the manifest changes."""
     _withheld.update(set(names) - _OF_THE_HUB)
 
 
 def inherited() -> dict[str, str]:
     """Return the environment of a child process: the server's own, without API keys and other secrets of entries.
 
-    A child runs other people's libraries on other people's files, and needs no key. Which other variables it needs is
-    unknown (HF_HOME, proxies, the settings of libraries), so all of them are passed on.
+    A child runs other people's libraries on other people's files, and needs no key. It is unknown which other variables
+    it needs (HF_HOME, proxies, settings of libraries), so all of them are passed on.
     """
     return {name: value for name, value in os.environ.items() if name not in _withheld}
 
@@ -155,8 +155,8 @@ async def start(
     Raise OSError if it cannot be started.
     """
     await process_usage.prepare()
-    # Its own process group: Ctrl-C in the terminal reaches the server alone. Not its own session: Linux shares the
-    # processor out by session (sched_autogroup), and on a busy machine a worker was a third slower so.
+    # Its own process group: Ctrl-C in the terminal reaches only the server. Not its own session: Linux distributes
+    # processor time by session (sched_autogroup), and with sessions a worker was a third slower on a busy machine.
     process = await asyncio.create_subprocess_exec(
         *command,
         pass_fds=fds,
@@ -181,11 +181,12 @@ async def start_connected(
 ) -> tuple[ChildProcess, StreamReader, StreamWriter]:
     """Start a program that inherits one end of a socket pair, and return it with our end.
 
-    The descriptor is the last argument of the program. See `start` for the rest.
+    The descriptor is the program's last argument. See `start` for the rest.
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        reader, writer = await asyncio.open_connection(sock=ours)  # first: after the process nothing may be cancelled
+        # first, because nothing may be cancelled once the process exists
+        reader, writer = await asyncio.open_connection(sock=ours)
         try:
             fd = theirs.fileno()
             return await start(*command, str(fd), on_line=on_line, fds=[fd], env=env, hide=hide), reader, writer
@@ -217,18 +218,18 @@ async def start_worker_process(
 
 
 def worker_variables(interpreter: Path | None) -> dict[str, str]:
-    """Return a worker's environment. Another Python is not told where this server's packages are."""
+    """Return a worker's environment. Another interpreter is not told where this server's packages are."""
     variables = {**inherited(), "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     if interpreter is None:
         return variables
     library = openblas_library.package_library()
-    if library is not None:  # environments have none of their own
+    if library is not None:  # environments have no packages of their own
         variables.setdefault(openblas_library.SWITCH, str(library))
     return {name: value for name, value in variables.items() if name not in _OF_THIS_PYTHON}
 
 
 def _folder() -> str:
-    """Return the server's folder, or the root if that folder was deleted: in none, Python fails to import."""
+    """Return the server's folder, or the root if that folder was deleted, because Python needs one to import."""
     try:
         return os.getcwd()
     except OSError:
@@ -238,7 +239,7 @@ def _folder() -> str:
 def kill_group(process: Process) -> None:
     """Kill a process that leads a process group, and everything that it started."""
     if process.returncode is None:
-        # macOS answers EPERM if only a zombie is left of the group.
+        # macOS returns EPERM if only a zombie is left of the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -255,14 +256,14 @@ class ChildProcess:
     """Program with its own process group, whose output is read as it arrives."""
 
     node: None = None
-    """It runs on this machine."""
+    """Node on which it runs; None, because that is this machine."""
 
     def __init__(self, process: Process, output: Output, reading: asyncio.Task[None]) -> None:
         self.pid = process.pid
         self.output = output
         self._process = process
         self._reading = reading
-        """Task that reads the output until its end."""
+        """Task that reads the output to its end."""
         self._usage: Usage | None = None
         self._measured_at = -USAGE_SECONDS
 
@@ -279,7 +280,7 @@ class ChildProcess:
         return self._usage
 
     def forget_usage(self) -> None:
-        """Have the next question measured anew: earlier measurements no longer show how large the process is."""
+        """Measure anew at the next call: earlier measurements no longer show how large the process is."""
         self._measured_at = -USAGE_SECONDS
 
     def kill(self) -> None:
@@ -289,7 +290,7 @@ class ChildProcess:
     async def wait(self) -> int:
         """Wait until the process has ended and its output is read. Return its exit status, -9 if it was killed."""
         status = await self._process.wait()
-        # Another process may have inherited the output and may keep it open.
+        # Another process may have inherited the output and keep it open.
         await asyncio.wait([self._reading], timeout=1)
         return status
 
@@ -307,7 +308,7 @@ class ChildProcess:
         return f"{describe_end(status)} ({self.output.last_line})" if self.output.last_line else describe_end(status)
 
     async def ends_within(self, seconds: float) -> bool:
-        """Return whether the process has ended, after waiting so long for that."""
+        """Return whether the process ends within this time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._process.wait()
@@ -316,7 +317,7 @@ class ChildProcess:
         return True
 
     async def close(self, seconds: float = END_SECONDS) -> bool:
-        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
+        """Wait until the process ends, and kill it after this many seconds. Return whether it ended by itself."""
         try:
             ended = await self.ends_within(seconds)
             if not ended:

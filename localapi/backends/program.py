@@ -1,6 +1,6 @@
-"""A program of somebody else as a child process, with everything that it starts.
+"""Third-party program as a child process, with everything that it starts.
 
-`system.guard` starts it, and sees to it that nothing is left of it, even if this server is killed.
+`system.guard` starts it, and makes sure that nothing is left of it, even if this server is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def start(
     """Start a program in a folder; `env` is added to the server's own environment.
 
     Its output is logged with `name`, without the secrets in `hide`. Raise OSError if it cannot be started. After any
-    failure, cancellation included, nothing of it is left.
+    failure or cancellation, nothing of it is left.
     """
     mark = secrets.token_hex(16)
     child, reader, writer = await process.start_connected(
@@ -55,7 +55,7 @@ async def start(
 
 
 def _pid_of(reply: bytes, name: str) -> int:
-    """Return the process id that a guard reports. Raise the OSError that it reports instead."""
+    """Return the process id that a guard reports. Raise OSError if it reports one instead."""
     what = json.loads(reply or b"{}")
     if "pid" in what:
         return int(what["pid"])
@@ -80,12 +80,12 @@ class Program:
         self._watching: asyncio.Task[str] | None = None
 
     def watch(self, reader: asyncio.StreamReader) -> None:
-        """Notice the end of the program by the end of the connection."""
+        """Detect the end of the program by the end of the connection."""
         self._watching = asyncio.create_task(self._watch(reader), name=f"end of {self._name}")
 
     async def _watch(self, reader: asyncio.StreamReader) -> str:
         await reader.read()
-        # A guard that was killed has left something behind, which keeps the output open.
+        # A guard that was killed leaves something behind that keeps the output open.
         await aside(self._kill_marked)
         return describe_end(await self._guard.wait())
 
@@ -98,7 +98,7 @@ class Program:
         return self._guard.output
 
     async def wait(self) -> str:
-        """Wait until the program has ended, and return how, for people."""
+        """Wait until the program has ended, and describe its end, for people."""
         assert self._watching is not None  # noqa: S101  # it has started
         return await asyncio.shield(self._watching)
 
@@ -109,7 +109,7 @@ class Program:
         return self._guard.usage(self._tree)
 
     async def look(self) -> None:
-        """Look for processes that it has started, and measure all of them anew."""
+        """Find the processes that it has started, and measure all of them anew."""
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(), name=f"processes of {self._name}")
         await self._looking
@@ -123,12 +123,12 @@ class Program:
             self._looking = None
 
     async def has_port(self, port: int) -> bool:
-        """Return False if the program has ended, or if a process that is known to be another program's has a port.
+        """Return False if the program has ended, or if its port is known to be used by another program's process.
 
-        A program in a container has its port from another process, which may not identify itself.
+        A program in a container gets its port from another process, which may not be identifiable.
         """
         ports = await self.listening_ports()
-        if self.pid not in self._tree:  # it has ended, and what it has left behind is about to be killed
+        if self.pid not in self._tree:  # it has ended, and what it left behind is about to be killed
             return False
         if port in ports:
             return True
@@ -145,7 +145,7 @@ class Program:
         self._connection.close()
 
     async def close(self, seconds: float) -> None:
-        """Ask the program to end, kill it after so many seconds, and kill everything that is left of it."""
+        """Ask the program to end, kill it after this many seconds, and kill everything that is left of it."""
         if seconds > 0 and not self._connection.is_closing():
             self._connection.write(b"T")
             if not await self._guard.ends_within(seconds):

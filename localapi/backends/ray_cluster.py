@@ -1,7 +1,7 @@
 """A Ray cluster as the server sees it: the gateway process that talks to Ray, and workers on its nodes.
 
-The gateway of an address is started by the first user, and ends with the last one who holds it. It starts again
-after it has ended: Ray may crash, or the cluster may be restarted.
+The gateway of an address starts with its first user, and ends with its last one. After it has ended, it can start
+again: Ray may crash, or the cluster may be restarted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ GRACE_SECONDS: Final = 10.0
 
 
 class ClusterUnavailable(LoadFailed):
-    """The cluster cannot be used now. Whether the next try succeeds is unknown."""
+    """The cluster cannot be used now. The next attempt may or may not succeed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retryable=None)
@@ -65,40 +65,40 @@ class ClusterUnavailable(LoadFailed):
 
 @dataclass(frozen=True)
 class Site:
-    """Place where a worker is to run."""
+    """Place where a worker should run."""
 
     cluster: str
     """Address of the cluster, or "auto"."""
     place: Requirements
     seat: Seat | None = None
-    """The part of a reservation to use, if one was made."""
+    """Part of a reservation to use, if there is one."""
 
 
 class RemoteProcess:
-    """A worker on a node: what `ChildProcess` is for one on this machine."""
+    """Worker on a node: the counterpart of `ChildProcess` for workers on this machine."""
 
     def __init__(self, gateway: Gateway, number: int, name: str) -> None:
         self.pid = 0
         self.node: str | None = None
-        """Name of the node, as soon as there is one."""
+        """Name of the node, once there is one."""
         self.addresses: Sequence[str] = ()
-        """Addresses of the ports that the node keeps free for it until its first message."""
+        """Addresses of the ports that the node reserves for it until its first message."""
         self.held = AsyncExitStack()
-        """Keeps the gateway running."""
+        """Resource that keeps the gateway running."""
         self.reader = StreamReader()
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the process runs; LoadFailed if it could not be started."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done when the process has ended, with how, for people."""
+        """Done when the process has ended; the result describes the end, for people."""
         self._gateway = gateway
         self._number = number
         self._name = name
         self._usage: Usage | None = None
         self.on_wait: Callable[[str], None] = lambda _: None
-        """Called with the reason if it waits for room."""
+        """Function that is called with the reason if the worker waits for room."""
 
     def take(self, message: Started | Waiting | NotStarted | FromNode | Ended) -> None:
-        """Take a message of the gateway about this worker."""
+        """Handle a message of the gateway about this worker."""
         match message:
             case Started():
                 self.node, self.pid, self.addresses = message.node, message.pid, message.addresses
@@ -119,7 +119,7 @@ class RemoteProcess:
                 self.lose(how)
 
     def lose(self, how: str) -> None:
-        """Take note that nothing more comes from this worker."""
+        """Record that nothing more arrives from this worker."""
         self._settle(how, LoadFailed(f"The worker {how}.", retryable=None))
 
     def _settle(self, how: str, failure: LoadFailed) -> None:
@@ -130,11 +130,11 @@ class RemoteProcess:
             self.reader.feed_eof()
 
     def usage(self) -> Usage | None:
-        """Return the last measurement, which is a second old; None if there is none yet or the process has ended."""
+        """Return the last measurement, up to a second old, or None if there is none or the process has ended."""
         return None if self.ended.done() else self._usage
 
     def forget_usage(self) -> None:
-        """Do nothing: measurements come by themselves."""
+        """Do nothing: measurements arrive by themselves."""
 
     def write(self, data: bytes) -> None:
         self._gateway.send(ToNode(self._number, data))
@@ -152,7 +152,7 @@ class RemoteProcess:
         return await self.ended
 
     async def close(self, seconds: float = END_SECONDS) -> bool:
-        """Wait until the process ends, and kill it after so many seconds. Return whether it ended by itself."""
+        """Wait until the process ends, and kill it after this many seconds. Return whether it ended by itself."""
         self.stop(seconds)
         done, _ = await asyncio.wait([self.ended], timeout=seconds + GRACE_SECONDS)
         await self.held.aclose()
@@ -179,7 +179,7 @@ class RemoteWriter:
 
 
 class Gateway:
-    """The process that talks to one cluster. Make it with `_open`; use it with `using`."""
+    """Process that talks to one cluster. Create it with `_open`; use it with `using`."""
 
     def __init__(self, address: str, child: ChildProcess, reader: StreamReader, writer: Writer) -> None:
         self.address = address
@@ -187,7 +187,7 @@ class Gateway:
         self.ended = False
         """True if the process has ended, or is ending."""
         self.listeners: list[Callable[[], None]] = []
-        """Called when the nodes have changed, or the process has ended."""
+        """Functions that are called when the nodes have changed, or the process has ended."""
         self._child = child
         self._reader = reader
         self._writer = writer
@@ -220,7 +220,7 @@ class Gateway:
         return None if body is None else protocol.decode_to_server(body)
 
     async def _distribute(self) -> None:
-        """Hand each message to its worker, until the process ends."""
+        """Pass each message on to its worker, until the process ends."""
         try:
             while True:
                 message = await self._next()
@@ -244,7 +244,7 @@ class Gateway:
                                 del self._workers[message.worker]
             how = process.describe_end(await self._child.wait())
         except msgspec.MsgspecError as error:
-            how = f"sent something that is no message ({error})"
+            how = f"sent an invalid message ({error})"
         log.error("cluster %s: the gateway %s", self.address, how)
         self._lose_all(f"was lost: the gateway to its cluster {how}")
 
@@ -272,7 +272,7 @@ class Gateway:
             self._answer_group(number, ClusterUnavailable(f"The room for its ranks {how}."))
 
     async def reserve(self, group: int, place: Requirements, count: int) -> None:
-        """Wait until there is room for so many workers at once. Raise LoadFailed."""
+        """Wait until there is room for this many workers at once. Raise LoadFailed."""
         if self.ended:
             raise ClusterUnavailable(f"The gateway to the Ray cluster {self.address} has ended.")
         waiting = self._groups[group] = asyncio.get_running_loop().create_future()
@@ -308,7 +308,7 @@ class Gateway:
 
 @asynccontextmanager
 async def reserved(site: Site, count: int) -> AsyncIterator[list[Site]]:
-    """Reserve room for so many workers at once, and give the site of each. Raise LoadFailed."""
+    """Reserve room for this many workers at once, and yield the site of each. Raise LoadFailed."""
     group = next(_group_numbers)
     async with using(site.cluster) as gateway:
         try:
@@ -329,10 +329,10 @@ async def spawn(
 ) -> RemoteProcess:
     """Start a worker on a node and return it when its process runs. Raise LoadFailed.
 
-    The node keeps so many ports free for it until it gets its first message. `on_wait` is called with the reason if
-    there is no room for it now.
+    The node reserves `ports` ports for it until its first message. `on_wait` is called with the reason if there is no
+    room for it now.
 
-    After any failure, cancellation included, the process has ended when this returns.
+    After any failure or cancellation, the process has ended when this returns.
     """
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(using(site.cluster))
@@ -355,7 +355,7 @@ async def _open(address: str) -> Gateway:
     try:
         child, reader, writer = await process.start_connected(
             *(sys.executable, "-P", "-m", "localapi.cluster", "--address", address, "--fd"),
-            on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray prints much, also of other jobs
+            on_line=lambda line: log.debug("cluster %s: %s", address, line),  # Ray prints much, also about other jobs
             env={**process.inherited(), **token},
         )
     except OSError as error:
@@ -372,7 +372,7 @@ async def _open(address: str) -> Gateway:
 
 
 class _Shared:
-    """One gateway for all who use a cluster."""
+    """Gateway shared by all users of a cluster."""
 
     def __init__(self, address: str) -> None:
         self.holders = 0
@@ -380,7 +380,7 @@ class _Shared:
         self._opening: asyncio.Task[Gateway] | None = None
 
     async def gateway(self) -> Gateway:
-        """Return the gateway. Who asks while it starts gets what comes of that, also if it fails."""
+        """Return the gateway. Callers during its start share the result, including a failure."""
         if self._opening is not None and self._opening.done():
             opened = self._opening
             if opened.cancelled() or opened.exception() is not None or opened.result().ended:
@@ -405,7 +405,7 @@ _group_numbers = itertools.count(1)
 
 @asynccontextmanager
 async def using(address: str) -> AsyncIterator[Gateway]:
-    """Give the gateway of a cluster, and keep it running meanwhile. Raise ClusterUnavailable and OutOfResources."""
+    """Yield the gateway of a cluster, and keep it running meanwhile. Raise ClusterUnavailable and OutOfResources."""
     shared = _shared.get(address)
     if shared is None:
         shared = _shared[address] = _Shared(address)

@@ -1,4 +1,4 @@
-"""Recognize the backend of a model by its config.json and its name, without imports."""
+"""Recognize the backend for a model by its config.json and its name, without imports."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from typing import Any, Final
 from localapi.backends.auto import SPEECH, architecture, by_kind
 
 _CHAT_CLASSES: Final = ("ForCausalLM", "LMHeadModel")
-"""Endings of the classes in config.json of models that write text.
+"""Endings of classes in config.json for models that generate text.
 
-Models of classes ending in ForConditionalGeneration may also hear or speak; of those, architectures of mlx-lm count.
+Models of classes ending in ForConditionalGeneration may also hear or speak; of those, the architectures of mlx-lm
+count.
 """
 
 _EMBEDS: Final = ("embedding", "embed")
 _RANKS: Final = ("rerank",)
-"""Beginnings of words in the names of models that are built like chat models, and are none."""
+"""Prefixes of words in the names of models that are built like chat models but rank documents."""
 _ENCODERS: Final = frozenset(
     {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "nomic_bert", "modernbert", "new"}
 )
-"""`model_type` of networks that read texts and write none."""
+"""`model_type` of networks that encode texts and generate none."""
 
 _HEARS: Final = frozenset({
     "canary", "cohere_asr", "distil_whisper", "fun_asr", "funasr", "glmasr", "granite_speech", "lasr_ctc", "moonshine",
     "moonshine_streaming", "nemotron_asr", "parakeet", "parakeet_ctc", "parakeet_tdt", "qwen3_asr", "qwen2_audio",
     "sensevoice", "vibevoice_asr", "voxtral", "voxtral_realtime", "wav2vec2", "whisper",
 })  # fmt: skip
-"""`model_type` of networks that write down what they hear."""
+"""`model_type` of networks that transcribe speech."""
 _HEARS_BY_NAME: Final = (".asr.",)
 
 _SNAC_CODES: Final = 7 * 4096
 _TEXT_TOKENS: Final = {"llama": 128_266, "qwen3": 151_679}
 """First token that is a sound code, in language models that speak with the codec SNAC.
 
-Both speech packages have it: Orpheus (tts/models/llama) and VyvoTTS (tts/models/qwen3). In all other respects such
-models look like chat models.
+Both speech packages have these models: Orpheus (tts/models/llama) and VyvoTTS (tts/models/qwen3). In all other respects
+they look like chat models.
 """
 _PADDING: Final = 1024
 """Maximum unused tokens in a vocabulary."""
@@ -56,7 +57,7 @@ def chat_backend(config: Mapping[str, Any], name: str) -> str | None:
 
 
 def embedding_backend(config: Mapping[str, Any], name: str) -> str | None:
-    """Return the backend for embeddings with a model, or None if it is none."""
+    """Return the backend for embeddings with a model, or None if it is not an embedding model."""
     if _has_word(name, _EMBEDS) and _classes(config, _CHAT_CLASSES):
         return "mlx-lm"
     if rerank_backend(config, name) is None and config.get("model_type") in _ENCODERS:
@@ -65,7 +66,7 @@ def embedding_backend(config: Mapping[str, Any], name: str) -> str | None:
 
 
 def rerank_backend(config: Mapping[str, Any], name: str) -> str | None:
-    """Return the backend for rerank with a model, or None if it is none."""
+    """Return the backend for reranking with a model, or None if it is not a rerank model."""
     if _has_word(name, _RANKS) and _classes(config, _CHAT_CLASSES):
         return "mlx-lm"
     labels = config.get("num_labels") or len(config.get("id2label") or (1, 2))
@@ -75,17 +76,18 @@ def rerank_backend(config: Mapping[str, Any], name: str) -> str | None:
 
 
 def transcription_backend(config: Mapping[str, Any], name: str) -> str | None:
-    """Return the backend for transcription with a model, or None if it is none."""
+    """Return the backend for transcription with a model, or None if it is not a transcription model."""
     kind = str(config.get("model_type") or "").lower()
     if kind in _HEARS or _nemo_name(config, _HEARS_BY_NAME):
         return "mlx-audio"
-    if {"suppress_ids", "lang_ids", "alignment_heads"} & set(config) and not kind:  # CTranslate2's, of Whisper alone
+    # CTranslate2's format, for Whisper only
+    if {"suppress_ids", "lang_ids", "alignment_heads"} & set(config) and not kind:
         return "faster-whisper"
     return None
 
 
 def _nemo_name(config: Mapping[str, Any], beginnings: tuple[str, ...]) -> bool:
-    """Return whether a config.json of NVIDIA's NeMo, which has no model_type, is that of a model that hears."""
+    """Return whether a config.json of NVIDIA's NeMo, which has no model_type, is that of a transcription model."""
     target = config.get("target")
     return isinstance(target, str) and any(word in target.lower() for word in beginnings)
 
@@ -117,7 +119,7 @@ def _speaks(config: Mapping[str, Any], kind: str, words: Sequence[str]) -> str |
     """Return the speech architecture of a model with the config.json of a language model, or None if it has none.
 
     Some differ from chat models in their vocabulary. Others, such as OuteTTS and Spark-TTS, differ only in their name,
-    which both packages check, too. A word such as "spark" alone is not enough.
+    which both packages check too. A word such as "spark" alone is not enough.
     """
     tokens, text = config.get("vocab_size"), _TEXT_TOKENS.get(kind)
     if text and isinstance(tokens, int) and 0 <= tokens - text - _SNAC_CODES < _PADDING:

@@ -1,6 +1,6 @@
 """Parse the voices of macOS as `say -v '?'` lists them, and find one by name or language.
 
-The list changes while the system runs, as voices get downloaded. It may contain a name twice: `say` uses the first
+The list changes while the system runs, because voices are downloaded. It may contain a name twice: `say` uses the first
 voice of a name, so the second cannot be selected.
 """
 
@@ -16,7 +16,7 @@ from localapi.worker.protocol import Voice
 NEAR = 5
 
 _SPOKEN_AS = {"zh": "zh-CN", "cmn": "zh-CN", "yue": "zh-HK", "iw": "he-IL", "no": "nb-NO", "nb": "nb-NO", "he": "he-IL"}
-"""Default region of a language: that of Apple's voices, or of most readers."""
+"""Default region of a language: that of Apple's voices, or of most speakers."""
 _NOVELTIES = frozenset({
     "Albert", "Bad News", "Bahh", "Bells", "Boing", "Bubbles", "Cellos", "Good News", "Jester", "Junior", "Organ",
     "Ralph", "Superstar", "Trinoids", "Whisper", "Wobble", "Zarvox", "Eddy", "Flo", "Grandma", "Grandpa", "Reed",
@@ -25,7 +25,8 @@ _NOVELTIES = frozenset({
 """Novelty voices and older ones, which are used only on request."""
 
 _LINE = re.compile(r"^(.+?)\s+([a-z]{2,3}(?:[-_][\w@=.-]+)?)\s+#")
-"""Name, which may have spaces and brackets, and locale. A long name is followed by a single space, not by columns."""
+"""Name, which may contain spaces and brackets, and locale. A long name is followed by a single space instead of aligned
+columns."""
 
 
 def parse(listing: str) -> list[Voice]:
@@ -38,7 +39,7 @@ def parse(listing: str) -> list[Voice]:
 
 
 def find(voices: Sequence[Voice], name: str) -> Voice | None:
-    """Return the voice of a name, ignoring case and Unicode normalization, as `say` does."""
+    """Return the voice with a name, ignoring case and Unicode normalization, as `say` does."""
     return next((voice for voice in voices if _folded(voice.id) == _folded(name)), None)
 
 

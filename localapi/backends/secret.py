@@ -1,4 +1,4 @@
-"""Secrets that the manifest names and does not hold: in a variable, or in a file."""
+"""Secrets that the manifest refers to without containing them: in a variable, or in a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localapi.backends.speech import file_at
 
 LONGEST: Final = 1000
 DOTENV: Final = Path(".env")
-_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
+_WHERE: Final = "{env: NAME} or {file: path}, which say where the secret is; do not write a secret into the manifest"
 
 
 class NoSecret(ValueError):
@@ -24,7 +24,7 @@ class NoSecret(ValueError):
 
 
 class SecretElsewhere(NoSecret):
-    """This process has no access to a secret; the server may have."""
+    """This process has no access to a secret; the server may have it."""
 
 
 def read_variable(name: str) -> str:
@@ -46,7 +46,7 @@ def read_dotenv() -> Mapping[str, str | None]:
 
 def read_file(path: Path) -> str:
     """Return the content of a file. Blocks. Raise NoSecret."""
-    if os.path.exists(path) and not os.path.isfile(path):  # where Path.exists raises, open gives the reason
+    if os.path.exists(path) and not os.path.isfile(path):  # open gives the reason in cases in which Path.exists raises
         raise NoSecret("this is not a regular file")
     try:
         with path.open("rb") as file:
@@ -94,12 +94,12 @@ class SecretPlace(StrictModel):
         found = read_variable(self.env) if self.env is not None else read_file(Path(str(self.file)))
         secret = found.strip()
         if not secret or not (secret.isascii() and secret.isprintable()):
-            raise NoSecret("it should hold printable ASCII characters")
+            raise NoSecret("it should consist of printable ASCII characters")
         return secret
 
 
 def secret_variables(options: BaseModel) -> Iterator[str]:
-    """Yield the variables in which options have their secrets."""
+    """Yield the variables that contain secrets of options."""
     for name in type(options).model_fields:
         value = getattr(options, name)
         for each in value.values() if isinstance(value, Mapping) else [value]:
@@ -115,7 +115,7 @@ def located_place(keys: tuple[str, ...], place: SecretPlace, folder_of: FolderOf
 
 
 def stamp_of(files: Iterable[Path]) -> list[int]:
-    """Return numbers that change when one of the files does. Blocks."""
+    """Return numbers that change when one of the files changes. Blocks."""
     found: list[int] = []
     for file in files:
         try:

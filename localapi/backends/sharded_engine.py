@@ -1,7 +1,7 @@
 """One model over several workers, as one engine.
 
-Each worker is a *rank* and holds a part of the model. Rank 0 has the requests and sends plans to the others; they are
-watched here, and all ranks start and end together, because none is of use without the others.
+Each worker is a *rank* and holds a part of the model. Rank 0 gets the requests and sends plans to the others, which are
+watched here. All ranks start and end together, because none is of use without the others.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from localapi.worker.protocol import AWAITING_RANKS, Event, Loaded, Loading, Ran
 log = logging.getLogger(__name__)
 
 TRIES: Final = 3
-"""Number of attempts to start ranks whose ports are taken before they listen."""
+"""Maximum attempts to start ranks whose ports are taken before they listen."""
 SIGN_SECONDS: Final = 15
-"""Time after which a rank that follows owes a sign of life. It sends one every 5 s, and waits for rank 0's before."""
+"""Time after which a report of a following rank is overdue. It sends one every 5 s, and waits for rank 0 before."""
 
 
 async def start_ranks(
     name: str, engine: str, options: Mapping[str, Any], count: int, setup: WorkerSetup, *, report: ReportLoading
 ) -> ShardedEngine:
-    """Start so many workers, load a part of the model in each, and return the engine. Raise LoadFailed.
+    """Start this many workers, load a part of the model in each, and return the engine. Raise LoadFailed.
 
-    After any failure, cancellation included, all workers have ended when this returns.
+    After any failure or cancellation, all workers have ended when this returns.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -43,7 +43,7 @@ async def start_ranks(
         except PortTaken as error:
             if tries_left == 0:
                 raise
-            log.warning("%s: %s The ranks start again, with other ports.", name, error.message)
+            log.warning("%s: %s Restarting the ranks with other ports.", name, error.message)
     raise AssertionError
 
 
@@ -79,7 +79,7 @@ async def _try_ranks(
 
 
 async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Do all of this concurrently. If one fails or this is cancelled, cancel the others and wait for them."""
+    """Await all of these concurrently. If one fails or this is cancelled, cancel the others and wait for them."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.gather(*tasks)
@@ -93,7 +93,7 @@ class ShardedEngine:
     """Engine in several workers; see `backends.engine.Engine`."""
 
     def __init__(self, name: str, ranks: Mapping[int, WorkerEngine], reservation: AsyncExitStack) -> None:
-        """`ranks`: by number, all of them once `wait_until_loaded` is called. `reservation`: ends after them."""
+        """Create the engine of all ranks, ordered by number; `reservation` is released after them."""
         self.name = name
         self._ranks = ranks
         self._reservation = reservation
@@ -111,7 +111,7 @@ class ShardedEngine:
 
     @property
     def ended(self) -> asyncio.Future[str]:
-        # Rank 0's, because it is done in the moment in which its requests fail, before they can be tried again.
+        # Rank 0's, because it is done at the moment when its requests fail, before they can be retried.
         return self._ranks[0].ended
 
     def answer(self, request: Request) -> AsyncGenerator[Event, None]:
@@ -132,16 +132,16 @@ class ShardedEngine:
         )
 
     def _cpu_seconds(self, each: Sequence[Vitals]) -> float:
-        """Return the processor time of all ranks; while they load, of the one that computes least."""
+        """Return the processor time of all ranks; during loading, that of the rank that computes least."""
         times = [vitals.cpu_seconds or 0.0 for vitals in each]
         if self._watch is not None:
             return sum(times)
-        # A rank that stops does not come any further, and the others, which compute while they wait, overtake it.
+        # A rank that hangs makes no progress; the others, which compute while they wait, overtake it.
         working = [spent for number, spent in enumerate(times) if self._phases.get(number) != AWAITING_RANKS]
         return min(working or times)
 
     def _silent_since(self, each: Sequence[Vitals]) -> float | None:
-        """Return since when a rank owes a sign. One that hangs keeps all others waiting, silently, too."""
+        """Return since when a rank's report is overdue. A rank that hangs keeps all others waiting, silently too."""
         if self._watch is None:
             silent = {number: v.silent_since for number, v in enumerate(each) if v.silent_since is not None}
             working = [at for number, at in silent.items() if self._phases.get(number) != AWAITING_RANKS]
@@ -194,7 +194,7 @@ class ShardedEngine:
     async def close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        for rank in self._in_order[:1]:  # the others do not wait for it in the middle of a step, and end with it
+        for rank in self._in_order[:1]:  # the others do not wait for it in the middle of a step, but end with it
             await rank.close()
         await asyncio.gather(*(rank.close() for rank in self._in_order[1:]))
         await self._reservation.aclose()

@@ -25,12 +25,12 @@ Value = TypeVar("Value")
 
 
 def folded(name: str) -> str:
-    """Return a form that is equal for equal names."""
+    """Return a form of a name that is equal for equal names."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def named(values: Mapping[str, Value], name: str) -> Value | None:
-    """Return the value of a name: of exactly this name, or else of one that differs only in case."""
+    """Return the value for a name: an exact match, otherwise one that differs only in case."""
     if name in values:
         return values[name]
     wanted = folded(name)
@@ -38,7 +38,7 @@ def named(values: Mapping[str, Value], name: str) -> Value | None:
 
 
 ENGINE_OPTIONS: Final = frozenset({"ref_audio", "ref_text", "instruct_text", "source_audio"})
-"""Parameters of requests besides voice and speed; a backend names those that it supports."""
+"""Request parameters besides voice and speed; a backend names those that it supports."""
 
 
 class MappedVoice(StrictModel):
@@ -63,7 +63,7 @@ class MappedVoice(StrictModel):
 
 
 def _as_mapped(value: object) -> object:
-    """Accept a name alone as the voice in the engine."""
+    """Interpret a plain name as the voice in the engine."""
     return {"voice": value} if isinstance(value, str) else value
 
 
@@ -104,12 +104,12 @@ class SpeechSettings(StrictModel):
         str | None,
         Field(
             min_length=2,
-            description="Language of the texts (en, zh, ...), if it is not evident from the letters.",
+            description="Language of the texts (en, zh, ...), for texts whose script does not show it.",
             examples=["en"],
         ),
     ] = None
     speakable: Annotated[
-        bool, Field(description="Read the text of markdown aloud without its markup; leave out code blocks and emoji.")
+        bool, Field(description="Read Markdown aloud without its markup; skip code blocks and emoji.")
     ] = False
     lexicon: Annotated[
         dict[Name, str], Field(description="Pronunciations of words: {GIF: jif}.", examples=[{"GIF": "jif"}])
@@ -135,7 +135,7 @@ class SpeechSettings(StrictModel):
         int,
         Field(
             ge=0,
-            description="Cache of finished speech, for repeated requests; 0: none.",
+            description="Size of the cache of generated speech, for repeated requests; 0: none.",
             examples=[64],
         ),
     ] = 0
@@ -154,15 +154,15 @@ class SpeechOptions(EntryOptions, SpeechSettings):
 
     section = "speech"
     has_speed: ClassVar[bool] = False
-    """True if the engine changes its speed itself; otherwise the server changes the tempo of the sound."""
+    """True if the engine changes its speed itself; otherwise the server changes the tempo."""
     takes: ClassVar[frozenset[str]] = frozenset()
     """Supported ENGINE_OPTIONS."""
     chooses_voices: ClassVar[bool] = False
-    """True if the engine has voices for many languages; unless a request names one, the text decides."""
+    """True if the engine has voices for many languages; the text selects one unless a request names a voice."""
     gives_times: ClassVar[bool] = False
     """True if the engine reports the times of words."""
     forwards: ClassVar[bool] = False
-    """True if the backend sends a request on as the client wrote it, and returns the sound as it comes."""
+    """True if the backend forwards a request as the client wrote it, and returns the sound as it arrives."""
     joins_sentences: ClassVar[bool] = False
     """True if short sentences should be joined: each call has a cost, and very short texts sound odd."""
 
@@ -173,7 +173,7 @@ class SpeechOptions(EntryOptions, SpeechSettings):
 
     @property
     def says_sentences_apart(self) -> bool:
-        """True if each sentence is a separate call, regardless of the request, so that the sound is always the same."""
+        """True if each sentence is a separate call regardless of the request, so that it always sounds the same."""
         return not self.joins_sentences or self.sentence_silence_ms > 0
 
     def located(self, folder_of: FolderOf) -> SpeechOptions:
@@ -242,11 +242,11 @@ class SpeechOptions(EntryOptions, SpeechSettings):
         return scripts_of_language(language)
 
     def voice_for(self, language: str, like: str | None, known: Sequence[Voice]) -> str | None:
-        """Return the best voice for a language, as similar to the voice `like` as possible; None if there is none."""
+        """Return the best voice for a language, as similar as possible to the voice `like`; None if there is none."""
         return None
 
     def has_voice(self, voice: str) -> bool:
-        """Return whether the engine has a voice that `known_voices` does not list, as there would be thousands."""
+        """Return whether the engine has a voice that `known_voices` does not list because there would be thousands."""
         return False
 
 
@@ -255,7 +255,7 @@ def file_at(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
     place = placed(path, folder_of(field))
     try:
         is_file, exists = place.is_file(), place.exists()
-    except (OSError, ValueError) as error:  # it is too long, or a folder may not be searched
+    except (OSError, ValueError) as error:  # too long, or inside a folder that may not be searched
         reason = advise(error) if isinstance(error, OSError) else error
         raise PathProblem(field, f"{shown(path)} cannot be looked up: {reason}") from error
     if not is_file:
@@ -264,7 +264,7 @@ def file_at(field: OptionPath, path: str, folder_of: FolderOf) -> Path:
 
 
 def audio_at(field: OptionPath, audio: str, folder_of: FolderOf) -> str:
-    """Return a data: URL as it stands, or the absolute path of a file. Raise PathProblem if it is neither."""
+    """Return a data: URL unchanged, or the absolute path of a file. Raise PathProblem if it is neither."""
     if is_data_url(audio):
         try:
             read_written(audio)
@@ -294,11 +294,11 @@ _OF_OUR_SOUND: Final = (
     *("speakable", "lexicon", "lexicon_file", "sentence_silence_ms", "speech_cache_mb", "language", "audio_folders"),
     "unsupported",
 )
-"""Options about how this server prepares texts and sound, which it does not do for another server."""
+"""Options for the preparation of texts and sound by this server, which does not happen for another server."""
 
 
 class ForwardedSpeech(SpeechOptions):
-    """Options of every such speech model."""
+    """Options of speech models whose requests are forwarded."""
 
     forwards = True
     takes = frozenset({"instruct_text"})

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes, however they are cut. See https://html.spec.whatwg.org/#parsing-an-event-stream."""
+"""Server-sent events from bytes, however they are split. See https://html.spec.whatwg.org/#parsing-an-event-stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TooLong(ValueError):
 
 
 class Sent(Struct, frozen=True):
-    """The data of an event, or a comment between events."""
+    """Data of an event, or a comment between events."""
 
     data: bytes
     is_comment: bool = False
@@ -27,18 +27,18 @@ class EventDecoder:
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
-        """Beginning of a line, as it came."""
+        """Start of an incomplete line."""
         self._rest_bytes = 0
         self._held = False
-        """True if that ends with a carriage return, to which a newline may belong."""
+        """True if that line ends with a carriage return, which a newline may follow."""
         self._data: list[bytes] = []
         self._size = 0
         self._begun = False
 
     def feed(self, received: bytes) -> list[Sent]:
-        """Return what these bytes complete. Raise TooLong."""
+        """Return the events that these bytes complete. Raise TooLong."""
         if self._begun and not self._held and b"\n" not in received and b"\r" not in received:
-            self._keep(received)  # a line that goes on for long is not read again and again
+            self._keep(received)  # so that a long line is not scanned again and again
             return []
         self._rest.append(received)
         text = b"".join(self._rest)
@@ -83,7 +83,7 @@ class EventDecoder:
             if name == b"data":
                 self._data.append(value)
                 self._size += len(value)
-            elif name == b"error" and value.startswith(b"{"):  # llama-server before 2026 says errors like this
+            elif name == b"error" and value.startswith(b"{"):  # llama-server before 2026 sends errors like this
                 found.append(Sent(b'{"error":%b}' % value))
             elif not name:
                 found.append(Sent(value, is_comment=True))

@@ -1,4 +1,4 @@
-"""Measure the generation rate of an engine over the last seconds: by tokens as they arrive, or by whole answers."""
+"""Measure the generation rate of an engine over the last seconds: by tokens as they arrive, or by whole responses."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 WINDOW_SECONDS: Final = 3.0
 MEASURABLE_TOKENS: Final = 20
 MEASURABLE_SECONDS: Final = 0.2
-"""Fewer tokens, or less time, are no measure of a model's speed."""
+"""Shortest time that is measured; less time, or few tokens, do not show a model's speed."""
 SURE_SECONDS: Final = 1.0
-"""After this time few tokens mean that the model is slow."""
+"""Time after which few tokens mean that the model is slow."""
 RATE_SECONDS: Final = 10.0
 RATE_PAUSE_SECONDS: Final = 0.5
-"""Time for which a rate is reused: every request asks for it, and computing it is slow if there were many answers."""
+"""Time for which a rate is reused: every request needs it, and computing it is slow if there were many responses."""
 
 
 class TokenRate:
-    """Rate of one engine. A pause lowers it; after a pause longer than the window it is measured anew."""
+    """Rate of one engine. A pause lowers it; after a pause longer than the window, it is measured anew."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
@@ -55,7 +55,7 @@ class TokenRate:
 
 
 class AnswerRate:
-    """Tokens per second of the answers that ended lately, by the server's own counts."""
+    """Tokens per second of the responses that ended lately, by the server's own counts."""
 
     def __init__(self) -> None:
         self._answers: deque[tuple[float, float, int]] = deque()
@@ -64,11 +64,11 @@ class AnswerRate:
         self._found_at = -RATE_PAUSE_SECONDS
 
     def note(self, began: float, ended: float, tokens: int) -> None:
-        """Record an answer."""
+        """Record a response."""
         self._answers.append((began, ended, tokens))
 
     def per_second(self, now: float) -> float | None:
-        """Return the rate over the last seconds, summed over all answers; None if no answer has ended lately."""
+        """Return the rate over the last seconds, summed over all responses; None if no response has ended lately."""
         if now - self._found_at >= RATE_PAUSE_SECONDS:
             self._found, self._found_at = self._measured(now), now
         return self._found

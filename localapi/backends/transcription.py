@@ -19,30 +19,28 @@ from localapi.environments import Environment
 
 
 class TranscriptionOptions(EntryOptions):
-    """An entry of the section `transcription`."""
+    """Entry of the section `transcription`."""
 
     section = "transcription"
     forwards: ClassVar[bool] = False
-    """True if the backend sends a file on as the client sent it, and returns another server's reply as it comes."""
+    """True if the backend forwards a file as the client sent it, and returns another server's reply as it arrives."""
     language: Annotated[
         str | None,
         Field(
             min_length=2,
-            description="Language of the sound (en, zh, ...) if the request names none. Default: the model finds out.",
+            description="Spoken language (en, zh, ...) if the request names none. Default: detected by the model.",
             examples=["en"],
         ),
     ] = None
     max_file_mb: Annotated[
-        int, Field(ge=1, le=65_536, description="Maximum size of a file; a larger one gets a 413.", examples=[2048])
+        int, Field(ge=1, le=65_536, description="Maximum size of a file; larger files get a 413.", examples=[2048])
     ] = 1024
     max_duration: Annotated[
-        Duration, Field(description="How long the sound of a file may be: 30m, 12h.", examples=["12h"])
+        Duration, Field(description="Maximum audio length of a file: 30m, 12h.", examples=["12h"])
     ] = 4 * 3600.0
 
 
-Vad = Annotated[
-    bool, Field(description="Leave out what is not speech. With false, music and singing are transcribed, too.")
-]
+Vad = Annotated[bool, Field(description="Skip everything but speech. If false, music and singing are transcribed too.")]
 
 
 class LocalTranscription(OwnEnvironment, TranscriptionOptions):
@@ -67,14 +65,14 @@ class FasterWhisper(LocalTranscription):
     worker_bytes = 250 * 1024 * 1024
     must_hold = "model.bin"
     beam_size: Annotated[
-        int, Field(ge=1, le=20, description="Texts that are compared; 1 is the fastest.", examples=[1])
+        int, Field(ge=1, le=20, description="Number of hypotheses in beam search; 1 is the fastest.", examples=[1])
     ] = 5
     compute_type: Annotated[
         Literal["int8", "int8_float32", "int16", "float32", "bfloat16"],
-        Field(description="Numbers to compute with; int8 is the fastest, and takes the least memory."),
+        Field(description="Number format for computation; int8 is the fastest and takes the least memory."),
     ] = "int8"
     threads: Annotated[
-        int | None, Field(ge=1, le=256, description="Threads to compute with. Default: one per core.", examples=[4])
+        int | None, Field(ge=1, le=256, description="Number of threads. Default: one per core.", examples=[4])
     ] = None
 
     def weight_files(self) -> list[Path]:
@@ -109,11 +107,11 @@ BACKENDS: Final[Mapping[str, type[LocalTranscription]]] = {
 
 
 class AutoTranscription(TranscriptionOptions):
-    """Choice of a backend. It is made when the manifest is read, so locating the entry returns another one."""
+    """Entry whose backend is selected when the manifest is read, so locating the entry returns another one."""
 
     backend: Annotated[
         Literal["auto"],
-        Field(description="Chosen by the path: faster-whisper or mlx-audio. Otherwise: what is installed."),
+        Field(description="Selected by the path: faster-whisper or mlx-audio; otherwise the installed one."),
     ]
     path: Annotated[str, model_field("Systran/faster-whisper-small")]
     revision: Revision = None

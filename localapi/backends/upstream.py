@@ -1,4 +1,4 @@
-"""Another server that speaks OpenAI's API, as an entry describes it. Importing this loads no HTTP client."""
+"""Another server with OpenAI's API, as an entry describes it. Importing this loads no HTTP client."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Upstream:
     """Options for another server: its address, key and time limits."""
 
     url: str
-    """Base of its API, with or without /v1."""
+    """Base URL of its API, with or without /v1."""
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent with every request. Their values are treated as secrets."""
+    """Headers sent with every request. Their values are treated as secrets."""
     ca: Path | None = None
-    """Certificates to trust instead of the usual ones."""
+    """Certificates to trust instead of the default ones."""
     verify: bool = True
     """False if the server's certificate is not checked."""
     connect_seconds: float = CONNECT_SECONDS
@@ -51,11 +51,11 @@ class Upstream:
     reply_seconds: float = REPLY_SECONDS
     """Time limit for a reply that is not streamed."""
     probe_path: str = MODELS
-    """Path below the base that is requested now and then to check that the server is up."""
+    """Path below the base that is probed from time to time to check that the server is up."""
 
     @property
     def host(self) -> str:
-        """Name and port, as the URL has them."""
+        """Name and port, as in the URL."""
         return urlsplit(self.url).netloc
 
     @property
@@ -66,13 +66,15 @@ class Upstream:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about what is not safe, for people."""
+        """Warnings about unsafe settings, for people."""
         if self.is_local:
             return []
         if self.url.startswith("http:") and (self.key or self.headers):
             return [f"the key and all texts go to {self.host} unencrypted: use https"]
         if not self.verify and self.url.startswith("https:") and self.ca is None:
-            return [f"the certificate of {self.host} is not checked (verify: false): anyone in between can read along"]
+            return [
+                f"the certificate of {self.host} is not checked (verify: false): anyone in between can read the traffic"
+            ]
         return []
 
     def bases(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class Upstream:
         return f"{url}/v1", url
 
     def scrub(self, text: str) -> str:
-        """Return a text of the other server without the secrets that it was sent."""
+        """Return a text of the other server without the secrets that were sent to it."""
         for secret in (self.key, *self.headers.values()):
             if secret:
                 text = text.replace(secret, "…")
@@ -94,12 +96,12 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Sought:
-    """A model to find on another server."""
+    """Model to find on another server."""
 
     model: str | None = None
-    """Name there; None if the server is expected to have exactly one model."""
+    """Name on the other server; None if that is expected to have exactly one model."""
     usual_model: str | None = None
-    """Name to use if `model` is None, and the server has several models or lists none."""
+    """Name to use if `model` is None and the server has several models or lists none."""
     has_default: bool = False
     """True if requests to a server with several models need no name."""
     voices: bool = False
@@ -107,7 +109,7 @@ class Sought:
 
 
 async def connect(name: str, upstream: Upstream, sought: Sought, report: ReportLoading) -> HttpEngine:
-    """Return an engine that has the model on another server. Raise LoadFailed. `name`: of the entry, for messages."""
+    """Return an engine for the model on another server. Raise LoadFailed. `name` is the entry's, for messages."""
     report(Loading("connecting"))
     # The client takes long to import, and only servers with such entries need it.
     module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))

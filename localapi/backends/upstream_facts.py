@@ -1,7 +1,7 @@
 """Facts about the models of another server: names, context length, and voices.
 
-No standard defines where. The names of fields are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter, Mistral,
-Groq and localapi.
+No standard defines where to find them. The field names are those of vLLM, SGLang, llama-server, LM Studio, OpenRouter,
+Mistral, Groq and localapi.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Facts:
     """Known facts about an upstream's model."""
 
     model: str | None = None
-    """Name there; None if the server has a default and lists none."""
+    """Name on the other server; None if that has a default model and lists none."""
     context_length: int | None = None
     voices: list[Voice] | None = None
     notes: list[str] = field(default_factory=list)
 
 
 async def discover(client: HttpClient, name: str, sought: Sought) -> Facts:
-    """Return the facts that the server gives about a model. Raise ApiError. `name`: of the entry, for messages.
+    """Return the facts that the server reports about a model. Raise ApiError. `name` is the entry's, for messages.
 
-    Chooses the client's base among those that the URL may mean.
+    This selects the client's base among those that the URL may mean.
     """
     facts = await _facts(client, name, sought)
     return replace(facts, voices=await _voices(client, facts.model)) if sought.voices else facts
@@ -48,7 +48,7 @@ async def _facts(client: HttpClient, name: str, sought: Sought) -> Facts:
     if model is None and len(models) != 1:
         model = sought.usual_model
     if not models:
-        # Without a name, servers with one model take that.
+        # Without a name, servers with one model use that model.
         return Facts(model, notes=["the upstream lists no models"])
     ids = [str(each.get("id")) for each in models]
     if model is None:
@@ -85,7 +85,7 @@ async def _context_length(client: HttpClient, model: dict[str, Any], name: str) 
 
 
 async def _asked(client: HttpClient, path: str) -> dict[str, Any]:
-    """Return a reply that may fail without harm."""
+    """Return a reply, or None if the request fails."""
     try:
         content = await client.get(path)
     except ApiError:

@@ -40,7 +40,7 @@ _STATUS_OF_TYPE: Final[Mapping[str, int]] = {
     "overloaded_error": 503,
 }
 OVERLOADED: Final = 529
-"""Status of some servers for what 503 means."""
+"""Status that some servers use where others use 503."""
 _OF_ACCESS: Final = "Check `key` and `headers` of {name} in the manifest."
 _OF_PLACE: Final = "Check `url` and `model` ({model}) of {name} in the manifest."
 _FAULTS_OF_THE_MANIFEST: Final[Mapping[int, str]] = {
@@ -52,7 +52,7 @@ _FAULTS_OF_THE_MANIFEST: Final[Mapping[int, str]] = {
     407: _OF_ACCESS,
     410: _OF_PLACE,
 }
-"""Statuses that no client can do anything about, and advice."""
+"""Statuses that no client can do anything about, with advice for the operator."""
 _TITLE: Final = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 
 
@@ -68,7 +68,7 @@ class Complaint:
 
     def error(self, name: str, model: str | None) -> ApiError:
         """Return the error for the client. `name` is that of the entry, `model` its name at the other server."""
-        said = f"The upstream of {name} answered {self.status}: {self.message}"
+        said = f"The upstream of {name} replied {self.status}: {self.message}"
         if self.code == "context_length_exceeded":
             return ContextLengthExceeded(self.message, param=self.param)
         if self.status in _FAULTS_OF_THE_MANIFEST:
@@ -92,7 +92,7 @@ class Complaint:
 
 
 def complaint(status: int, headers: Mapping[str, str], body: bytes) -> Complaint:
-    """Return the error that a reply with an error status holds."""
+    """Return the error in a reply with an error status."""
     content: Any = None
     try:
         content = msgspec.json.decode(body)
@@ -107,7 +107,10 @@ def complaint(status: int, headers: Mapping[str, str], body: bytes) -> Complaint
 
 
 def complaint_in(content: object, status: int | None = None) -> Complaint:
-    """Return the error in a JSON body, in any of the shapes that servers use. `status`: None to read it from there."""
+    """Return the error in a JSON body, in any of the shapes that servers use.
+
+    If `status` is None, read it from the body.
+    """
     if isinstance(content, list) and content:
         return complaint_in(content[0], status)
     if not isinstance(content, dict):
@@ -140,11 +143,11 @@ def _status_in(value: object) -> int | None:
 def _page(text: str) -> str:
     """Return the title of an HTML page."""
     title = _TITLE.search(text)
-    return html.unescape(title[2]).strip() if title else "a page of HTML"
+    return html.unescape(title[2]).strip() if title else "an HTML page"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds after which to try again, given as a number or a date."""
+    """Return the seconds after which to retry, given as a number or a date."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

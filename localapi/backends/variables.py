@@ -19,17 +19,17 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_names(variables: dict[str, Any]) -> dict[str, Any]:
-    """Return variables. Raise ValueError if one cannot exist."""
+    """Return the variables. Raise ValueError if a name or value is not possible."""
     for name, value in variables.items():
         if not _NAME.fullmatch(name):
-            raise ValueError("should have names of variables: letters, digits and _")
+            raise ValueError("should have variable names of letters, digits and _")
         if isinstance(value, str) and "\0" in value:
             raise ValueError("should have values without null characters")
     return variables
 
 
 def number_as_text(value: object) -> object:
-    """Return a number as text, as it stands on a command line."""
+    """Return a number as text, as written on a command line."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -39,7 +39,7 @@ class Variables:
 
     plain: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Variables whose values no message may show."""
+    """Variables whose values must not appear in messages."""
 
     @property
     def all(self) -> dict[str, str]:
@@ -49,18 +49,17 @@ class Variables:
 
 NO_VARIABLES: Final = Variables()
 NOT_FOR_ENGINES: Final = frozenset({"env", "env_stamp", "place", "cluster"})
-"""Options in an entry's identity that are for its process, and not for the engine."""
+"""Options in an entry's identity that are for its process, not for the engine."""
 
 
 class WithVariables(EntryOptions):
-    """Options of every entry with its own process, before those of its kind in the order of the bases."""
+    """Options of entries with their own process; they precede those of the kind in the order of base classes."""
 
     env: Annotated[
         dict[str, Annotated[str, BeforeValidator(number_as_text)] | SecretPlace],
         AfterValidator(check_names),
         Field(
-            description="Environment variables for the process; values may be places of secrets: {env: NAME}, "
-            "{file: path}.",
+            description="Environment variables for the process; values may name secrets: {env: NAME}, {file: path}.",
             examples=[{"OMP_NUM_THREADS": "4"}],
             repr=False,
         ),
@@ -87,7 +86,7 @@ class WithVariables(EntryOptions):
         return [Path(place.file) for place in places if place.file is not None]
 
     async def variables(self) -> Variables:
-        """Return the variables with the secrets that they name. Raise LoadFailed if one cannot be read."""
+        """Return the variables, with secrets read. Raise LoadFailed if one cannot be read."""
         return await aside(self._read)
 
     def _read(self) -> Variables:

@@ -17,16 +17,16 @@ INPUT_TYPES = ("query", "document")
 
 
 class Prefixes(StrictModel):
-    """Texts that a model expects before what it reads."""
+    """Texts that a model expects before its input."""
 
     query: Annotated[
-        str, Field(description="Before a text that searches.", examples=["Represent this sentence for searching: "])
+        str, Field(description="Prefix of a query.", examples=["Represent this sentence for searching: "])
     ] = ""
-    document: Annotated[str, Field(description="Before a text that is to be found.", examples=["passage: "])] = ""
+    document: Annotated[str, Field(description="Prefix of a document.", examples=["passage: "])] = ""
 
 
 class EmbeddingOptions(EntryOptions):
-    """An entry of the section `embedding`."""
+    """Entry of the section `embedding`."""
 
     section = "embedding"
     prefixes: Annotated[
@@ -38,24 +38,22 @@ class EmbeddingOptions(EntryOptions):
     ] = Prefixes()
     input_type: Annotated[
         Literal["query", "document"] | None,
-        Field(description="What texts are if the request has no `input_type`. Default: no prefix.", examples=["query"]),
+        Field(description="Type of texts in requests without `input_type`. Default: no prefix.", examples=["query"]),
     ] = None
-    truncate: Annotated[bool, Field(description="Drop the end of a text that is too long, instead of refusing it.")] = (
-        False
-    )
+    truncate: Annotated[bool, Field(description="Truncate texts that are too long, instead of refusing them.")] = False
     matryoshka: Annotated[
         bool,
-        Field(description="The model's vectors may be shortened by the request's `dimensions`; see its model card."),
+        Field(description="Allow requests to shorten vectors by `dimensions`; see the model card."),
     ] = False
 
 
 class RerankOptions(EntryOptions):
-    """An entry of the section `rerank`."""
+    """Entry of the section `rerank`."""
 
     section = "rerank"
-    truncate: Annotated[
-        bool, Field(description="Drop the end of a document that is too long, instead of refusing it.")
-    ] = True
+    truncate: Annotated[bool, Field(description="Truncate documents that are too long, instead of refusing them.")] = (
+        True
+    )
 
 
 class VectorWorker(Placeable, LocalModel):
@@ -64,11 +62,11 @@ class VectorWorker(Placeable, LocalModel):
     engine: ClassVar[str]
     """Name of the worker's engine."""
     needs: ClassVar[str]
-    """Python package that it imports."""
+    """Python package that the engine imports."""
     path: Annotated[str, model_field("sentence-transformers/all-MiniLM-L6-v2")]
     max_tokens: Annotated[
         PositiveInt | None,
-        Field(description="Maximum tokens of a text. Default: what the model was made for.", examples=[512]),
+        Field(description="Maximum tokens of a text. Default: the model's limit.", examples=[512]),
     ] = None
 
     def located(self, folder_of: FolderOf) -> Self:
@@ -96,25 +94,26 @@ class MlxLmEmbedding(MlxLmVectors, EmbeddingOptions):
 
 
 class MlxLmRerank(MlxLmVectors, RerankOptions):
-    """Options of a model that answers whether a document fits a query, such as Qwen3-Reranker."""
+    """Options of a model that judges whether a document fits a query, such as Qwen3-Reranker."""
 
     instruction: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="What makes a document fit. Default: that of the model card.",
+            description="Criterion by which a document fits. Default: that of the model card.",
             examples=["Find code that does what the query asks for"],
         ),
     ] = None
 
 
 class OnnxVectors(VectorWorker):
-    """Options of models that ONNX Runtime computes."""
+    """Options of models that run on ONNX Runtime."""
 
     backend: Annotated[
         Literal["onnx"],
         Field(
-            description="ONNX Runtime, on the processor: models of BERT's family, and any with a file onnx/model.onnx."
+            description="ONNX Runtime, on the CPU: models of the BERT family, and any model with a file "
+            "onnx/model.onnx."
         ),
     ]
     worker_bytes = 90 * 1024 * 1024
@@ -126,7 +125,7 @@ class OnnxEmbedding(OnnxVectors, EmbeddingOptions):
 
     pooling: Annotated[
         Literal["mean", "cls", "last", "max"] | None,
-        Field(description="How tokens become one vector. Default: what the model's folder says, or mean."),
+        Field(description="How token vectors become one vector. Default: as the model's files say, otherwise mean."),
     ] = None
 
 

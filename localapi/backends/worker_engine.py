@@ -1,4 +1,4 @@
-"""An engine in a worker: a separate process, which the server talks to over a channel.
+"""Engine in a worker: a separate process, with which the server communicates over a channel.
 
 The worker inherits one end of a socket pair: there is no path that could be left behind, guessed or be too long, and
 each side sees the end of the other as end of file. This module does not know what the worker loads.
@@ -72,14 +72,14 @@ class WorkerSetup:
     needs: str | None = None
     """Python package that the engine imports."""
     interpreter: Path | None = None
-    """Python of another environment, which has the package."""
+    """Python interpreter of another environment that has the package."""
     site: Site | None = None
     """Place on a cluster; None for this machine."""
     max_batch: int | None = None
-    """Number of requests that it answers concurrently, if it queues the rest."""
+    """Number of requests that the worker answers concurrently, if it queues more."""
     writes_tokens: bool = False
     variables: Variables = NO_VARIABLES
-    """Variables that the entry sets in `env`, which is no option for the engine."""
+    """Variables that the entry sets in `env`, which is not an option of the engine."""
 
 
 async def start_worker(
@@ -87,7 +87,7 @@ async def start_worker(
 ) -> WorkerEngine:
     """Start a worker, load a model in it, and return the engine. Raise LoadFailed.
 
-    After any failure, cancellation included, the process has ended when this returns.
+    After any failure or cancellation, the process has ended when this returns.
     """
     if setup.site is not None:
         report(Loading(f"looking for a node of the cluster {setup.site.cluster}"))
@@ -108,10 +108,10 @@ async def start_worker(
 async def open_worker(
     name: str, setup: WorkerSetup, *, ports: int = 0, on_wait: Callable[[str], None] = lambda _: None
 ) -> WorkerEngine:
-    """Start a worker that has nothing to load yet. Raise LoadFailed.
+    """Start a worker that does not load anything yet. Raise LoadFailed.
 
-    `ports` are kept free for it until it loads something. `on_wait` is called with the reason if the cluster has no
-    room for it now.
+    `ports` ports are reserved for it until it loads something. `on_wait` is called with the reason if the cluster has
+    no room for it now.
     """
     child: ChildProcess | RemoteProcess
     variables = setup.variables
@@ -144,16 +144,16 @@ def _check_package(needs: str | None) -> None:
 
 
 class Mailbox:
-    """Hands events over to one request. It is no buffer: the reader of the answer takes them as they come.
+    """Queue that passes events on to one request. It does not buffer: its reader takes the events as they arrive.
 
     `http.read_ahead` keeps and bounds what a slow client has not read yet.
     """
 
     def __init__(self) -> None:
         self.begun = False
-        """True once there was an event."""
+        """True once an event has arrived."""
         self.progress: Prefill | Listening | None = None
-        """The last event, if it was the progress of the work before an answer."""
+        """Last event, if it was the progress of the work before the response."""
         self._events: deque[Event | ApiError] = deque()
         self._arrived = asyncio.Event()
 
@@ -166,7 +166,7 @@ class Mailbox:
         self._arrived.set()
 
     async def get(self) -> Event:
-        """Wait for the next event and return it, or raise the ApiError that was put in its place."""
+        """Wait for the next event and return it, or raise the ApiError that took its place."""
         while not self._events:
             self._arrived.clear()
             await self._arrived.wait()
@@ -191,7 +191,7 @@ class WorkerEngine:
     ) -> None:
         self.name = name
         self.addresses = ports.addresses
-        """Addresses at which it can listen: their ports are free until it loads something."""
+        """Addresses at which it can listen: their ports are reserved until it loads something."""
         self.loaded = Loaded()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._child = child
@@ -206,10 +206,10 @@ class WorkerEngine:
         self._fault = ""
         """Reason why the worker was ended, for people."""
         self._heard_at = time.monotonic()
-        """Time of the last step, or of the last progress while loading; monotonic clock."""
+        """Time of the last step, or of the last progress during loading; monotonic clock."""
         self._asked_at = self._heard_at
         self._owes_a_sign = False
-        """True after a cancellation, until the worker reports a step."""
+        """True after a cancellation until the worker reports a step."""
         self._rate = TokenRate()
         self._device_bytes = 0
         self._speculated: Speculated | None = None
@@ -223,8 +223,8 @@ class WorkerEngine:
 
     @property
     def _works(self) -> bool:
-        # A cancellation does not end the silence: a worker that hangs would never be ended if all clients gave up
-        # before the watchdog acts.
+        # A cancellation does not end the silence: otherwise, a hanging worker would never be ended if all clients
+        # gave up before the watchdog acts.
         return bool(self._mailboxes) or self._owes_a_sign
 
     @property
@@ -235,7 +235,7 @@ class WorkerEngine:
         boxes = self._mailboxes.values()
         running = sum(box.begun for box in boxes)
         unanswered = len(boxes) - running
-        # Requests since the worker's last report may be queued, too.
+        # Requests since the worker's last report may be queued too.
         beyond = 0 if self._max_batch is None else len(boxes) - self._max_batch
         working = [box.progress for box in boxes]
         prompts = [each for each in working if isinstance(each, Prefill) and each.done < each.total]
@@ -270,7 +270,7 @@ class WorkerEngine:
         self._child.kill()
 
     def load(self, engine: str, options: Mapping[str, Any], rank: Rank | None = None) -> None:
-        """Have the worker load a model. `rank`: its place if others hold the rest of it."""
+        """Let the worker load a model. `rank` is its place if other workers hold the rest of the model."""
         self._ports.release()
         its_own = {option: value for option, value in options.items() if option not in NOT_FOR_ENGINES}
         self._channel.send(protocol.LoadModel(engine, its_own, rank))
@@ -282,7 +282,7 @@ class WorkerEngine:
             try:
                 message = await self._channel.receive()
             except msgspec.MsgspecError as error:
-                raise LoadFailed(f"The worker sent something that is no message: {error}") from error
+                raise LoadFailed(f"The worker sent an invalid message: {error}") from error
             match message:
                 case None:
                     how = self._fault or await self._child.how_it_ended()
@@ -297,13 +297,13 @@ class WorkerEngine:
                     self._take(message)
                     return
                 case Step():
-                    raise LoadFailed("The worker answered before it had loaded.")
+                    raise LoadFailed("The worker replied before it had loaded the model.")
                 case _:
                     assert_never(message)
 
     def _take(self, loaded: Loaded) -> None:
         self.loaded = loaded
-        self._child.forget_usage()  # it grew while it loaded, and memory is planned by what it takes now
+        self._child.forget_usage()  # it grew during loading, and memory is planned by its size now
         if self._max_batch is not None and not loaded.batched:
             self._max_batch = 1
         self._device_bytes = loaded.device_bytes
@@ -334,10 +334,10 @@ class WorkerEngine:
         try:
             self._channel.send(request)
         except (OverflowError, RecursionError, TypeError, msgspec.MsgspecError) as error:
-            raise InvalidRequest(f"The request holds a value that no model can be sent: {error}") from error
+            raise InvalidRequest(f"The request contains a value that cannot be sent to a model: {error}") from error
 
     async def close(self) -> None:
-        """Close the channel, which makes the worker end; kill it if it does not."""
+        """Close the channel, which makes the worker exit; kill it if it does not."""
         self._closing = True
         self._ports.release()
         self._fail_all("was unloaded")
@@ -351,7 +351,7 @@ class WorkerEngine:
                 await asyncio.gather(self._steps, return_exceptions=True)
 
     async def _distribute(self) -> None:
-        """Put each event into its request's mailbox, until the worker ends."""
+        """Put each event into its request's mailbox until the worker ends."""
         try:
             while (message := await self._channel.receive()) is not None:
                 if not isinstance(message, Step):
@@ -366,7 +366,7 @@ class WorkerEngine:
                     self._deliver(event)
         except msgspec.MsgspecError as error:
             self._child.kill()
-            how = f"sent something that is no message ({error}) and was ended"
+            how = f"sent an invalid message ({error}) and was ended"
         else:
             how = self._fault or await self._child.how_it_ended()
         self._channel.close()
@@ -375,7 +375,7 @@ class WorkerEngine:
             self.ended.set_result(f"its worker {how}")
 
     def _deliver(self, event: Event) -> None:
-        # The last event removes the mailbox, so that a request that has ended is not cancelled.
+        # The last event removes the mailbox, so that a completed request is not cancelled.
         finished = isinstance(event, Last)
         mailbox = self._mailboxes.pop(event.id, None) if finished else self._mailboxes.get(event.id)
         if mailbox is not None:

@@ -1,4 +1,4 @@
-"""The kinds of model: whatever lists kinds iterates over KINDS, and nothing else names one.
+"""Kinds of model: everything that lists kinds iterates over KINDS, and nothing else names one.
 
 A new kind is one file here, a backend, the endpoints that it names, and a console page if it has one.
 """
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 KINDS: dict[str, Kind] = {}
-"""Every kind by its name, in the order of the manifest's sections."""
+"""Every kind by name, in the order of the manifest's sections."""
 
 
 def register(kind: Kind) -> None:
@@ -52,7 +52,7 @@ register(RERANK)
 
 
 def recognize(config: Mapping[str, Any], name: str) -> tuple[Kind, str] | None:
-    """Return the kind and the backend of a model by its config.json and its name, or None if these do not tell."""
+    """Return the kind and the backend of a model by its config.json and its name, or None if these do not show them."""
     for kind in KINDS.values():
         if (backend := kind.recognize(config, name)) is not None:
             return kind, backend
@@ -60,7 +60,7 @@ def recognize(config: Mapping[str, Any], name: str) -> tuple[Kind, str] | None:
 
 
 def recognize_place(place: Path) -> tuple[Kind, str] | None:
-    """Return the kind and the backend of a folder or file. Raise ValueError for a broken config.json."""
+    """Return the kind and the backend of a folder or file. Raise ValueError for an invalid config.json."""
     config = place / "config.json"
     if config.is_file():
         content = json.loads(config.read_text("utf-8"))

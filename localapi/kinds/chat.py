@@ -20,19 +20,19 @@ from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, TOKEN_SECONDS, Counters, Metric
 from localapi.worker.protocol import Capabilities, Finished, Loaded
 
-PROMPT_TOKENS: Final = Metric("prompt_tokens", "Tokens of prompts.")
-CACHED_TOKENS: Final = Metric("cached_tokens", "Tokens of prompts that were not recomputed.")
-COMPLETION_TOKENS: Final = Metric("completion_tokens", "Tokens of answers.")
+PROMPT_TOKENS: Final = Metric("prompt_tokens", "Prompt tokens.")
+CACHED_TOKENS: Final = Metric("cached_tokens", "Prompt tokens that were not recomputed.")
+COMPLETION_TOKENS: Final = Metric("completion_tokens", "Generated tokens.")
 TIME_TO_FIRST_TOKEN: Final = Metric(
-    "time_to_first_token_seconds", "From the request to its first token.", FIRST_SECONDS
+    "time_to_first_token_seconds", "Time from the request to its first token.", FIRST_SECONDS
 )
 TIME_PER_OUTPUT_TOKEN: Final = Metric(
-    "time_per_output_token_seconds", "From one token of an answer to the next.", TOKEN_SECONDS
+    "time_per_output_token_seconds", "Time from one token of a response to the next.", TOKEN_SECONDS
 )
 
 
 def count_answer(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:
-    """Count a complete answer. `rest_seconds` is the time from the first token to the last."""
+    """Count a complete response. `rest_seconds` is the time from the first token to the last."""
     if not answer.counted:
         return
     counters.count(model, PROMPT_TOKENS, answer.prompt_tokens)
@@ -45,7 +45,7 @@ def count_answer(counters: Counters, model: str, answer: Finished, first_seconds
 
 
 def chat_options(options: EntryOptions) -> ChatOptions:
-    """Return the options of an entry that is known to be of this section."""
+    """Return the options of an entry that is known to be in this section."""
     assert isinstance(options, ChatOptions)  # noqa: S101
     return options
 
@@ -63,20 +63,20 @@ FEATURES: Final = {
 
 
 def capabilities(options: ChatOptions, loaded: Loaded | None) -> Capabilities:
-    """Return what an entry's model can do, by what it said when it was loaded or else by its files."""
+    """Return what an entry's model can do, as reported when it was loaded, otherwise by its files."""
     known = options.expected() if loaded is None else loaded.capabilities
     lacking = [name for name, feature in FEATURES.items() if feature not in options.honours]
     return msgspec.structs.replace(known, **dict.fromkeys(lacking, False))
 
 
 def media(options: ChatOptions, can: Capabilities) -> frozenset[str]:
-    """Return what a model reads beside text, as far as that is known."""
+    """Return the media that a model accepts besides text, as far as known."""
     lacking = {name for name, able in (("image", can.vision), ("audio", can.hearing)) if able is False}
     return (options.honours & MEDIA) - lacking
 
 
 class ChatModel(ModelObject, kw_only=True):
-    """A chat model. What only the loaded model knows is null before."""
+    """Chat model. Facts that only the loaded model knows are null before that."""
 
     context_length: int | None = None
     batched: bool = True
@@ -95,7 +95,7 @@ class ChatModel(ModelObject, kw_only=True):
 
 CHAT: Final = Kind(
     name="chat",
-    description="Chat models, by their ids.",
+    description="Chat models by id.",
     options=ChatOptions,
     backends=by_name(Echo, MlxLm, MlxVlm, OpenAI, Command, ChatPool),
     usual_backend="mlx-lm",

@@ -17,21 +17,21 @@ from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import Metric
 from localapi.worker.protocol import Loaded
 
-TEXTS: Final = Metric("embedding_texts", "Texts that were turned into vectors.")
+TEXTS: Final = Metric("embedding_texts", "Embedded texts.")
 TOKENS: Final = Metric("embedding_tokens", "Tokens of these texts.")
 
 
 def embedding_options(options: EntryOptions) -> EmbeddingOptions:
-    """Return the options of an entry that is known to be of this section."""
+    """Return the options of an entry that is known to be in this section."""
     assert isinstance(options, EmbeddingOptions)  # noqa: S101
     return options
 
 
 class EmbeddingModel(ModelObject, kw_only=True):
-    """An embedding model. What only the loaded model knows is null before."""
+    """Embedding model. Facts that only the loaded model knows are null before that."""
 
-    dimensions: Annotated[int | None, Meta(description="Length of its vectors.")] = None
-    matryoshka: Annotated[bool, Meta(description="True if requests may ask for shorter vectors.")] = False
+    dimensions: Annotated[int | None, Meta(description="Dimensions of its vectors.")] = None
+    matryoshka: Annotated[bool, Meta(description="True if requests may set smaller dimensions.")] = False
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
         self.matryoshka = embedding_options(options).matryoshka
@@ -44,7 +44,7 @@ class EmbeddingModel(ModelObject, kw_only=True):
 
 EMBEDDING: Final = Kind(
     name="embedding",
-    description="Embedding models, by their ids.",
+    description="Embedding models by id.",
     options=EmbeddingOptions,
     backends=by_name(EchoEmbedding, OnnxEmbedding, MlxLmEmbedding, OpenAIEmbedding, CommandEmbedding, EmbeddingPool),
     usual_backend="onnx",

@@ -1,6 +1,7 @@
-"""Models to begin with: a short list, with what each needs, so that a new user can choose one that fits.
+"""Models to start with: a short list, with the requirements of each, so that a new user can choose one that fits.
 
-Sizes are those of the weights at their number of bits, rounded up; the Hub tells the exact size when a download begins.
+Sizes are those of the weights at their number of bits, rounded up; the Hub reports the exact size when a download
+starts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 FILE: Final = Path(__file__).parent / "first_models.json"
 USABLE_SHARE: Final = 0.7
-"""Share of the machine's memory for a model, beside the system and other programs."""
+"""Share of the machine's memory for a model, besides the system and other programs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +22,18 @@ class FirstModel:
     """One model of the list."""
 
     id: str
-    """Id to give its entry."""
+    """Id of its entry."""
     kind: str
     backend: str
     repository: str
     download_bytes: int
     memory_bytes: int
-    """Memory to answer a conversation of some thousand tokens."""
+    """Memory needed to answer a conversation of some thousand tokens."""
     licence: str
     good_at: str
 
     def fits(self, memory_bytes: int) -> bool:
-        """Return whether the model fits into so much memory for models."""
+        """Return whether the model fits into this much memory."""
         return self.memory_bytes <= memory_bytes
 
     def options(self) -> dict[str, object]:
@@ -42,11 +43,11 @@ class FirstModel:
 
 @functools.cache
 def first_models() -> tuple[FirstModel, ...]:
-    """Return the list, the smallest first. Blocks at the first call."""
+    """Return the list, the smallest first. The first call blocks."""
     return tuple(FirstModel(**each) for each in json.loads(FILE.read_text("utf-8")))
 
 
 def suggested(memory_bytes: int) -> FirstModel:
-    """Return the model to suggest for so much memory for models: the middle one of those that fit, or the smallest."""
+    """Return the model to suggest for this much memory: the middle one of those that fit, or the smallest."""
     fitting = [model for model in first_models() if model.fits(memory_bytes)]
     return fitting[len(fitting) // 2] if fitting else first_models()[0]

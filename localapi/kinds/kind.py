@@ -1,4 +1,4 @@
-"""The declaration of a kind of model: everything that the rest of the program knows about it."""
+"""Declaration of a kind of model: everything that the rest of the program knows about it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from localapi.worker.protocol import Finished, Loaded
 
 @dataclass(frozen=True, kw_only=True)
 class Variables:
-    """Environment variables that describe one entry. The first of several names that is set counts."""
+    """Environment variables that describe one entry.
+
+    If several names mean the same, the first one that is set counts.
+    """
 
     entry_id: str
     """Id of the entry if no variable names one."""
@@ -26,9 +29,9 @@ class Variables:
     options: Mapping[str, tuple[str, ...]]
     """Variables that set an option, by the option."""
     defaults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Variables that set one of the entry's `defaults`, by the parameter."""
+    """Variables that set one of the entry's `defaults`, by parameter."""
     backend: str
-    """Backend of an entry that no file has and no variable gives one."""
+    """Backend of the entry if neither a file nor a variable gives one."""
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -38,7 +41,7 @@ class Variables:
 
 
 class ModelObject(Struct, kw_only=True):
-    """OpenAI's model object, and what localapi adds to it. A kind adds its own fields in a subclass."""
+    """OpenAI's model object, and the fields that localapi adds. A kind adds its own fields in a subclass."""
 
     id: str
     object: Literal["model"] = "model"
@@ -51,23 +54,24 @@ class ModelObject(Struct, kw_only=True):
     description: str | None
     input: tuple[str, ...] = ("text",)
     output: tuple[str, ...] = ("text",)
-    peer: Annotated[str | UnsetType, Meta(description="The other localapi that has the model.")] = UNSET
-    members: Annotated[list[str] | UnsetType, Meta(description="Of a pool: who answers for it.")] = UNSET
+    peer: Annotated[str | UnsetType, Meta(description="Other localapi that has the model.")] = UNSET
+    members: Annotated[list[str] | UnsetType, Meta(description="Members of a pool.")] = UNSET
 
     download_bytes: Annotated[
-        int | UnsetType, Meta(description="Approximate bytes to download, if files are missing and that is known.")
+        int | UnsetType,
+        Meta(description="Approximate bytes to download, if files are missing and their size is known."),
     ] = UNSET
-    variant_of: Annotated[str | UnsetType, Meta(description="Of a variant: the entry whose model answers.")] = UNSET
+    variant_of: Annotated[str | UnsetType, Meta(description="Base entry of a variant.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
-        """Fill in the fields that a kind adds, from an entry and what its loaded model said."""
+        """Fill in the fields that a kind adds, from an entry and the facts that its loaded model reported."""
 
     def as_options(self) -> dict[str, Any]:
-        """Return the options of an entry for this model on another server, if they are not the usual ones."""
+        """Return the options of an entry for this model on another server, if they are not the default ones."""
         return {}
 
     def describe_pool(self, members: Sequence[ModelObject]) -> None:
-        """Fill in all but the facts of the entry itself with what all members of a pool can."""
+        """Fill in everything but the facts of the entry itself, with what all members of a pool have in common."""
         for name in self.__struct_fields__:
             if name in _OF_ENTRY:
                 continue
@@ -84,7 +88,7 @@ _OF_ENTRY: Final = {
 
 
 def _common(values: Sequence[Any]) -> Any:
-    """Return what several models have in common: the smallest number, the items that all have, or what all say."""
+    """Return what several models have in common: the smallest number, the items that all have, or the shared value."""
     first = values[0]
     if isinstance(first, bool):
         return all(values)
@@ -93,7 +97,7 @@ def _common(values: Sequence[Any]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(item for item in first if all(item in other for other in values))
     if isinstance(first, Struct):
-        # Facts: false if false for one of them, and else unknown if unknown for one.
+        # Facts: false if false for one of them, otherwise unknown if unknown for one.
         facts: dict[str, bool | None] = {}
         for name in first.__struct_fields__:
             found = [getattr(each, name) for each in values]
@@ -104,7 +108,7 @@ def _common(values: Sequence[Any]) -> Any:
 
 
 def count_nothing(counters: Counters, model: str, answer: Finished, first_seconds: float, rest_seconds: float) -> None:
-    """Count no answer."""
+    """Count nothing."""
 
 
 def unknown(config: Mapping[str, Any], name: str) -> str | None:
@@ -128,24 +132,24 @@ class Kind:
     options: type[EntryOptions]
     """Options of every entry of the section; their `section` is the name."""
     backends: Mapping[str, type[EntryOptions]]
-    """Options of each backend, by its name. One of them is `echo`."""
+    """Options of each backend, by backend name. One of them is `echo`."""
     usual_backend: str
     """Backend for `localapi add` if only the kind of a model is known."""
     variables: Variables | None = None
     nested: Mapping[type[BaseModel], str] = field(default_factory=dict)
-    """Classes inside the options that the reference describes in a section of their own, and its heading."""
+    """Classes inside the options that the reference describes in sections of their own, with the headings."""
     endpoints: tuple[str, ...] = ()
     """Modules with `routes(registry)`, which returns a Quart blueprint, and OPERATIONS for the OpenAPI document."""
     metrics: tuple[Metric, ...] = ()
     """Metrics of this kind, in addition to those of every model."""
     count: Callable[[Counters, str, Finished, float, float], None] = count_nothing
-    """Count a model's complete answer, given the seconds to its first event and from there to its end."""
+    """Count a model's complete response, given the seconds to its first event and from there to its end."""
     operation: str | None = None
-    """OpenTelemetry's name for what such models do, if it is not the kind's name."""
+    """OpenTelemetry's name for the operation of such models, if it is not the kind's name."""
     input: tuple[str, ...] = ("text",)
-    """Media that such models take: text, image, audio."""
+    """Media that such models accept: text, image, audio."""
     output: tuple[str, ...] = ("text",)
-    """Media that they answer with."""
+    """Media that they return."""
     model: type[ModelObject] = ModelObject
     """Struct that describes a model of this kind in `/v1/models`."""
     recognize: Callable[[Mapping[str, Any], str], str | None] = unknown
@@ -154,7 +158,7 @@ class Kind:
     """Return the backend for a folder without config.json, or for a file; None if it is not of this kind."""
 
     def described(self, said: Mapping[str, Any]) -> ModelObject | None:
-        """Return a model as another localapi describes it; None if it does so in another way."""
+        """Return a model from another localapi's description; None if it is described in another way."""
         try:
             return convert(said, self.model)
         except ValidationError:

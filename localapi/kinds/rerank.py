@@ -1,4 +1,4 @@
-"""Rerank models: how well documents answer a query."""
+"""Rerank models, which score how well documents answer a query."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DOCUMENTS: Final = Metric("rerank_documents", "Documents that were scored.")
 
 
 def rerank_options(options: EntryOptions) -> RerankOptions:
-    """Return the options of an entry that is known to be of this section."""
+    """Return the options of an entry that is known to be in this section."""
     assert isinstance(options, RerankOptions)  # noqa: S101
     return options
 
 
 RERANK: Final = Kind(
     name="rerank",
-    description="Rerank models, by their ids.",
+    description="Rerank models by id.",
     options=RerankOptions,
     backends=by_name(EchoRerank, OnnxRerank, MlxLmRerank, OpenAIRerank, CommandRerank, RerankPool),
     usual_backend="onnx",

@@ -24,15 +24,15 @@ from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, Metric
 from localapi.worker.protocol import Loaded
 
-CHARACTERS: Final = Metric("speech_characters", "Characters of texts that were spoken.")
-SECONDS: Final = Metric("speech_seconds", "Seconds of sound.")
+CHARACTERS: Final = Metric("speech_characters", "Characters of spoken texts.")
+SECONDS: Final = Metric("speech_seconds", "Seconds of generated audio.")
 TIME_TO_FIRST_SOUND: Final = Metric(
-    "time_to_first_sound_seconds", "From the start of the work to its first sound.", FIRST_SECONDS
+    "time_to_first_sound_seconds", "Time from the start of the work to the first audio.", FIRST_SECONDS
 )
 
 
 def speech_options(options: EntryOptions) -> SpeechOptions:
-    """Return the options of an entry that is known to be of this section."""
+    """Return the options of an entry that is known to be in this section."""
     assert isinstance(options, SpeechOptions)  # noqa: S101
     return options
 
@@ -40,15 +40,15 @@ def speech_options(options: EntryOptions) -> SpeechOptions:
 class SpeechModel(ModelObject, kw_only=True):
     """A speech model."""
 
-    voices: Annotated[list[str], Meta(description="The names that the manifest maps.")] = []  # noqa: RUF012
+    voices: Annotated[list[str], Meta(description="Voice names that the manifest maps.")] = []  # noqa: RUF012
     takes: Annotated[
-        list[str], Meta(description="Fields of a request that it takes beside voice, speed, format and timestamps.")
+        list[str], Meta(description="Request fields that it supports besides voice, speed, format and timestamps.")
     ] = []  # noqa: RUF012
-    max_input_characters: Annotated[int, Meta(description="The longest text that it takes.")] = 0
-    name: Annotated[str | UnsetType, Meta(description="The id, in the list of speech models alone.")] = UNSET
+    max_input_characters: Annotated[int, Meta(description="Maximum length of a text.")] = 0
+    name: Annotated[str | UnsetType, Meta(description="The id; only in the list of speech models.")] = UNSET
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
-        """Fill in voices and fields; which fields a model supports may be known only once it is loaded."""
+        """Fill in voices and fields; the supported fields may be known only once the model is loaded."""
         speech = speech_options(options)
         taken = set(speech.takes)
         if loaded is not None and loaded.takes is not None:
@@ -72,7 +72,7 @@ def recognize_place(place: Path) -> str | None:
 
 SPEECH: Final = Kind(
     name="speech",
-    description="Speech models, by their ids.",
+    description="Speech models by id.",
     options=SpeechOptions,
     backends=by_name(
         EchoSpeech, Auto, MacosSay, EspeakNg, Piper, MlxAudio, MlxAudioPlus, OpenAISpeech, CommandSpeech, SpeechPool

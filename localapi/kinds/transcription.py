@@ -23,15 +23,15 @@ from localapi.kinds.kind import Kind, ModelObject, Variables, by_name
 from localapi.observability.counters import FIRST_SECONDS, Metric
 from localapi.worker.protocol import Loaded
 
-SECONDS: Final = Metric("transcription_seconds", "Seconds of sound that were transcribed.")
+SECONDS: Final = Metric("transcription_seconds", "Seconds of transcribed audio.")
 CHARACTERS: Final = Metric("transcription_characters", "Characters of transcripts.")
 TIME_TO_FIRST_SEGMENT: Final = Metric(
-    "time_to_first_segment_seconds", "From the request, with its file, to the first text.", FIRST_SECONDS
+    "time_to_first_segment_seconds", "Time from the complete request to the first text.", FIRST_SECONDS
 )
 
 
 def transcription_options(options: EntryOptions) -> TranscriptionOptions:
-    """Return the options of an entry that is known to be of this section."""
+    """Return the options of an entry that is known to be in this section."""
     assert isinstance(options, TranscriptionOptions)  # noqa: S101
     return options
 
@@ -39,8 +39,8 @@ def transcription_options(options: EntryOptions) -> TranscriptionOptions:
 class TranscriptionModel(ModelObject, kw_only=True):
     """A transcription model."""
 
-    max_file_bytes: Annotated[int, Meta(description="The largest file that it takes.")] = 0
-    max_seconds: Annotated[float | None, Meta(description="The longest sound that it takes; null: no limit.")] = None
+    max_file_bytes: Annotated[int, Meta(description="Maximum size of a file.")] = 0
+    max_seconds: Annotated[float | None, Meta(description="Maximum length of audio; null: no limit.")] = None
 
     def describe(self, options: EntryOptions, loaded: Loaded | None) -> None:
         transcription = transcription_options(options)
@@ -56,7 +56,7 @@ class TranscriptionModel(ModelObject, kw_only=True):
 
 TRANSCRIPTION: Final = Kind(
     name="transcription",
-    description="Transcription models, by their ids.",
+    description="Transcription models by id.",
     options=TranscriptionOptions,
     backends=by_name(
         EchoTranscription,

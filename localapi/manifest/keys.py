@@ -22,7 +22,7 @@ from localapi.backends.secret import DOTENV, LONGEST, NoSecret, read_file, read_
 
 SHORTEST: Final = 16
 _OF_THIS_PROCESS: Final = secrets.token_bytes(32)
-_WHERE: Final = "{env: NAME} or {file: path}, the place of the secret; do not write a secret into the manifest"
+_WHERE: Final = "{env: NAME} or {file: path}, which say where the secret is; do not write a secret into the manifest"
 
 
 class KeyOptions(StrictModel):
@@ -103,7 +103,7 @@ def secret_of(options: KeyOptions, folder: Path) -> str:
     if not secret:
         raise NoSecret(f"{what} is empty; put a secret of at least {SHORTEST} characters there")
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise NoSecret(f"{what} should hold printable ASCII characters without spaces")
+        raise NoSecret(f"{what} should consist of printable ASCII characters without spaces")
     if len(secret) < SHORTEST:
         raise NoSecret(
             f"the secret in {what} has {len(secret)} characters and should have at least {SHORTEST}; "

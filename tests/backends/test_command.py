@@ -86,7 +86,7 @@ async def test_what_is_left_of_a_program_that_ignores_everything_is_killed(mark:
     [
         (["loud-exit"], ["ended with exit status 1", "out of memory: buy more"]),
         (["daemon"], ["ended with exit status 0", "foreground"]),
-        (["ipv6"], ["does not answer at 127.0.0.1", "{host}"]),
+        (["ipv6"], ["does not respond at 127.0.0.1", "{host}"]),
         (["never-ready"], ["/health has status 503", "start_timeout", "hello from the program"]),
         (["elsewhere"], ["it listens on port", "instead", "{port}"]),
         (["silent", "ignore-term", "fork"], ["nothing listens there"]),

@@ -56,7 +56,7 @@ def test_a_folder_with_no_voice_is_refused_with_what_is_there(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_there_is_refused_with_those_that_are(folder: Path) -> None:
-    assert "does not exist; there are: voice.onnx" in problem(folder, "voise.onnx")[1]
+    assert "does not exist; found: voice.onnx" in problem(folder, "voise.onnx")[1]
     assert "does not exist" in problem(folder, "no/such/voice.onnx")[1]
 
 

@@ -191,7 +191,7 @@ def test_an_entry_that_cannot_be_is_refused_with_its_line(tmp_path: Path) -> Non
     with serving(tmp_path, "speech:\n  tone: {backend: echo}\n") as server:
         for broken, reason in (
             ("path: .", "2 voices"),
-            ("path: ./none.onnx", "there are: a.onnx, b.onnx"),
+            ("path: ./none.onnx", "found: a.onnx, b.onnx"),
             ("path: ./a.onnx, defaults: {ref_audio: ./a.onnx}", "piper does not support"),
             ("path: ./a.onnx, speaker: bob", "no speaker 'bob'"),
         ):
