@@ -36,6 +36,7 @@ from localapi.api.admin import (
     status_events,
 )
 from localapi.api.admin.manifest import ManifestEndpoints
+from localapi.api.admin.model_status import memory_of
 from localapi.api.body_limits import LimitedRequest, limit_of
 from localapi.api.dialect import error_body_of
 from localapi.api.openai import models
@@ -64,12 +65,14 @@ from localapi.http.replies import error_reply
 from localapi.http.second_port import SecondPort
 from localapi.http.tracing import TraceMiddleware
 from localapi.kinds import KINDS
+from localapi.kinds.chat import TIME_PER_OUTPUT_TOKEN
 from localapi.manifest import Manifest, ManifestSource, ServerOptions, read
 from localapi.observability import log as logs
 from localapi.observability.captures import Captures
 from localapi.observability.counters import Counters
 from localapi.observability.log_buffer import History
 from localapi.observability.traces import Traces
+from localapi.observability.usage_keeper import UsageKeeper
 from localapi.reload.editor import Editor
 from localapi.reload.reloader import Attempt, Reloader
 from localapi.reload.settling import Settling
@@ -102,7 +105,7 @@ class Service:
         self.counters = Counters()
         self.captures = Captures()
         self.traces = Traces()
-        self.usage = history.UsageKeeper(self.registry, self.counters)
+        self.usage = UsageKeeper(self.counters, TIME_PER_OUTPUT_TOKEN.name, self._memory)
         self.history = History(self._recorded)
         self.live = status_events.Live(self.status, self.history)
         self.reloader = Reloader(
@@ -161,16 +164,18 @@ class Service:
         self.traces.follow(manifest.server.traces)
         self.usage.follow(self.source.path, enabled=manifest.server.history)
         self.watch.follow(manifest.files_beside)
-        self._follow_ollama_port(manifest.server.ollama_port)
+        port = manifest.server.ollama_port
+        self.ollama.follow(None if port == self.own_port else port)
         self.cluster.follow(manifest.cluster)
         self.peers.follow(manifest.peers)
         if self.started:
             for warning in self.warnings():
                 log.warning("%s", warning)
 
-    def _follow_ollama_port(self, port: int | None) -> None:
-        """Serve Ollama's clients on a port of their own, unless it is the server's."""
-        self.ollama.follow(None if port == self.own_port else port)
+    def _memory(self) -> dict[str, int]:
+        """Return the memory of each loaded model, as far as it is known."""
+        instances = self.registry.snapshot.instances
+        return {name: memory_of(self.registry, instance) or 0 for name, instance in instances.items()}
 
     def is_for_ollama(self, port: int | None) -> bool:
         """Return True if connections to this port are from Ollama's clients."""

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "audio": {"system"},
     "images": set(),
     "text": set(),
-    "observability": set(),
+    "observability": {"system"},
     "settings": {"errors"},
     "environments": {"errors", "system"},
     "backends": {
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "service": {"errors", "system"},
     "diagnosis": {
         *("errors", "system", "settings", "environments", "cluster.protocol", "cluster.rooms", "backends"),
-        *("manifest", "client", "service"),
+        *("manifest", "observability", "client", "service"),
     },
     "cli": {
         *("errors", "system", "observability", "settings", "text", "backends", "kinds"),

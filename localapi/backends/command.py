@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 
@@ -22,6 +21,7 @@ from localapi.backends.model_path import is_place, is_repository, placed, shown_
 from localapi.backends.options import Duration, FolderOf, MemorySize, PathProblem, RunsIn
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.backends.placeholders import checked, filled, placeholders_in
+from localapi.backends.program import HOST, Launch
 from localapi.backends.secret import SecretPlace
 from localapi.backends.speech import ForwardedSpeech
 from localapi.backends.transcription import TranscriptionOptions
@@ -31,7 +31,6 @@ from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import FilesUnreadable
 from localapi.system.threads import aside
 
-HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 10.0
 MOST_WORDS: Final = 20
@@ -56,34 +55,6 @@ def _as_list(value: object) -> object:
 
 
 Text = Annotated[str, BeforeValidator(number_as_text), AfterValidator(checked)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """Program to start, with its arguments and environment."""
-
-    name: str
-    """Name of the entry."""
-    command: list[str]
-    """Arguments, with placeholders as in the values of `env`; the first item is the path of the program."""
-    env: Mapping[str, str] = field(repr=False)
-    secrets: Mapping[str, str] = field(repr=False)
-    """Further variables, without placeholders, whose values no message may show."""
-    folder: Path
-    values: Mapping[str, str]
-    """Values of the placeholders, except the port and the key."""
-    model: Sought
-    ready: tuple[str, ...]
-    """Paths to probe for readiness; each is tried if the one before does not exist."""
-    start_seconds: float
-    stop_seconds: float
-    memory_bytes: int
-    """Minimum memory of the program."""
-
-    @property
-    def has_key(self) -> bool:
-        """True if the program receives a secret that requests must carry."""
-        return any("key" in placeholders_in(text) for text in (*self.command, *self.env.values()))
 
 
 class CommandOptions(WithVariables):

@@ -17,13 +17,12 @@ from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from http import HTTPStatus
 from typing import Final
 
-from localapi.backends import program, upstream
-from localapi.backends.command import HOST, Launch
+from localapi.backends import program
 from localapi.backends.engine import ReportLoading, Vitals
 from localapi.backends.http_engine import HttpEngine
 from localapi.backends.placeholders import filled
 from localapi.backends.process import describe_end
-from localapi.backends.program import Program
+from localapi.backends.program import HOST, Launch, Program
 from localapi.backends.upstream import Upstream
 from localapi.errors import (
     ApiError,
@@ -161,7 +160,11 @@ class CommandEngine:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
         try:
-            self._http = await self._connected(report)
+            report(Loading("connecting"), self)
+            place = Upstream(url=f"http://{HOST}:{self.port}", key=self._key, probe_path=f"/..{launch.ready[0]}")
+            http = HttpEngine(self.name, place, launch.model)
+            await http.connect()
+            self._http = http
         except LoadFailed:
             await asyncio.wait([self._watching], timeout=END_SECONDS)
             if self._watching.done():
@@ -241,11 +244,6 @@ class CommandEngine:
         if not lines:
             return "It has printed nothing."
         return "Its last lines: " + " | ".join(line[:SHOWN_CHARACTERS] for line in lines)
-
-    async def _connected(self, report: ReportLoading) -> HttpEngine:
-        launch = self._launch
-        place = Upstream(url=f"http://{HOST}:{self.port}", key=self._key, probe_path=f"/..{launch.ready[0]}")
-        return await upstream.connect(self.name, place, launch.model, lambda progress, by=None: report(progress, self))
 
     # Running
 

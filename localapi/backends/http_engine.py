@@ -30,6 +30,7 @@ from localapi.errors import (
     UpstreamUnavailable,
 )
 from localapi.system.threads import aside
+from localapi.system.timer import growing_pause
 from localapi.worker.protocol import (
     Awaiting,
     Chat,
@@ -73,7 +74,7 @@ def probe_pause(failures: int) -> float:
     """Return the seconds until the next probe, given the number of failed ones."""
     if failures == 0:
         return PROBE_SECONDS
-    return min(FIRST_PROBE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PROBE_SECONDS)
+    return growing_pause(failures, FIRST_PROBE_SECONDS, LONGEST_PROBE_SECONDS)
 
 
 class HttpEngine(InProcessEngine):
@@ -106,16 +107,17 @@ class HttpEngine(InProcessEngine):
         )
 
     async def connect(self) -> None:
-        """Find the model on the server. Raise LoadFailed."""
+        """Find the model on the server. Raise LoadFailed, and close the engine then."""
         for warning in self.upstream.warnings:
             log.warning("%s: %s", self.name, warning)
-        await self._client.open()
         try:
+            await self._client.open()
             self.facts = await discover(self._client, self.name, self._sought)
-        except LoadFailed:
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, ApiError) and not isinstance(error, LoadFailed):
+                raise UpstreamUnavailable(error.message, retry_after_seconds=error.retry_after_seconds) from error
             raise
-        except ApiError as error:
-            raise UpstreamUnavailable(error.message, retry_after_seconds=error.retry_after_seconds) from error
         self.model = self.facts.model
         self._sought = replace(self._sought, model=self.model)
         self._probes = asyncio.create_task(self._probe(), name=f"probes of {self.name}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from localapi.backends import upstream
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.option_types import StrictModel
 from localapi.backends.options import ChatOptions, EntryOptions, FolderOf, Identity, RunsIn
@@ -28,6 +28,10 @@ from localapi.backends.upstream import (
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import UpstreamRefused
 from localapi.system.threads import aside
+from localapi.worker.protocol import Loading
+
+if TYPE_CHECKING:
+    from localapi.backends.http_engine import HttpEngine
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OURS: Final = frozenset(
@@ -232,7 +236,12 @@ class UpstreamOptions(OtherServer, EntryOptions):
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         place = await aside(lambda: self.upstream(name))
-        return await upstream.connect(name, place, Sought(self.model, voices=self.has_voices), report)
+        report(Loading("connecting"))
+        # The client takes long to import, and only servers with such entries need it.
+        module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
+        engine: HttpEngine = module.HttpEngine(name, place, Sought(self.model, voices=self.has_voices))
+        await engine.connect()
+        return engine
 
 
 class OpenAI(UpstreamOptions, ChatOptions):

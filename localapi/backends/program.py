@@ -14,20 +14,52 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from localapi.backends import process
+from localapi.backends.placeholders import placeholders_in
 from localapi.backends.process import ChildProcess, Output, describe_end
+from localapi.backends.upstream import Sought
 from localapi.system import guard, process_usage
 from localapi.system.process_usage import Usage
 from localapi.system.threads import aside
 
 log = logging.getLogger(__name__)
 
+HOST: Final = "127.0.0.1"
 TREE_SECONDS: Final = 2.0
 """Maximum age of the list of processes that a program has started."""
 _KILL_SECONDS: Final = guard.KILL_SECONDS + process.END_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Program to start, with its arguments and environment."""
+
+    name: str
+    """Name of the entry."""
+    command: list[str]
+    """Arguments, with placeholders as in the values of `env`; the first item is the path of the program."""
+    env: Mapping[str, str] = field(repr=False)
+    secrets: Mapping[str, str] = field(repr=False)
+    """Further variables, without placeholders, whose values no message may show."""
+    folder: Path
+    values: Mapping[str, str]
+    """Values of the placeholders, except the port and the key."""
+    model: Sought
+    ready: tuple[str, ...]
+    """Paths to probe for readiness; each is tried if the one before does not exist."""
+    start_seconds: float
+    stop_seconds: float
+    memory_bytes: int
+    """Minimum memory of the program."""
+
+    @property
+    def has_key(self) -> bool:
+        """True if the program receives a secret that requests must carry."""
+        return any("key" in placeholders_in(text) for text in (*self.command, *self.env.values()))
 
 
 async def start(

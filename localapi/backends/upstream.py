@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
-
-from localapi.backends.engine import ReportLoading
-from localapi.system.threads import aside
-from localapi.worker.protocol import Loading
-
-if TYPE_CHECKING:
-    from localapi.backends.http_engine import HttpEngine
 
 CONNECT_SECONDS: Final = 10.0
 FIRST_TOKEN_SECONDS: Final = 600.0
@@ -106,17 +98,3 @@ class Sought:
     """True if requests to a server with several models need no name."""
     voices: bool = False
     """True for speech: the server is asked for its voices."""
-
-
-async def connect(name: str, upstream: Upstream, sought: Sought, report: ReportLoading) -> HttpEngine:
-    """Return an engine for the model on another server. Raise LoadFailed. `name` is the entry's, for messages."""
-    report(Loading("connecting"))
-    # The client takes long to import, and only servers with such entries need it.
-    module = await aside(lambda: importlib.import_module("localapi.backends.http_engine"))
-    engine: HttpEngine = module.HttpEngine(name, upstream, sought)
-    try:
-        await engine.connect()
-    except BaseException:
-        await engine.close()
-        raise
-    return engine

@@ -32,6 +32,7 @@ from localapi.diagnosis.finding import Check, Finding, Grade, Subject
 from localapi.environments import NAMES, Environment, find_uv
 from localapi.errors import EnvironmentFailed, NoServer, Refused
 from localapi.manifest import Entry
+from localapi.observability.traces import PACKAGE as TRACES
 from localapi.service import system
 from localapi.system.byte_sizes import readable
 from localapi.system.openblas_library import PACKAGE, SWITCH
@@ -48,8 +49,6 @@ PACKAGES: Final = {
     "espeak-ng": (("espeakng_loader",), "espeakng-loader"),
 }
 """Imported modules of each backend in this environment, and the package that has them."""
-TRACES: Final = "opentelemetry-exporter-otlp-proto-http"
-"""Package of the extra `traces` that needs all others."""
 ANSWER_SECONDS: Final = 4.0
 HUB: Final = "https://huggingface.co"
 

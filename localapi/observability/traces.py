@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGE: Final = "opentelemetry-exporter-otlp-proto-http"
+"""Package of the extra `traces` that needs all others."""
 
 
 class TraceOptions(Protocol):

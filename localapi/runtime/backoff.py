@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from localapi.system.timer import growing_pause
+
 TOLERATED: Final = 3
 """Consecutive failures that lead to a pause: loads that failed, workers that ended by themselves."""
 FIRST_PAUSE_SECONDS: Final = 5.0
@@ -18,7 +20,7 @@ def pause_seconds(failures: int) -> float:
     """Return the pause after so many consecutive failures; 0 if there is none."""
     if failures < TOLERATED:
         return 0.0
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - TOLERATED, 30), LONGEST_PAUSE_SECONDS)
+    return growing_pause(failures - TOLERATED + 1, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
 class Backoff:

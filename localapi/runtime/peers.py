@@ -19,6 +19,7 @@ from localapi.backends.peer import SEPARATOR, Answer, PeerClient, PeerOptions, S
 from localapi.errors import ApiError, UpstreamFailed, UpstreamUnavailable
 from localapi.kinds import KINDS, ModelObject
 from localapi.manifest import Entry, Manifest
+from localapi.system.timer import growing_pause
 from localapi.worker.protocol import Voice
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ def pause_seconds(failures: int) -> float:
     """Return the seconds until the next question after so many that failed."""
     if failures == 0:
         return LOOK_SECONDS
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_PAUSE_SECONDS)
+    return growing_pause(failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
 def _model(said: Mapping[str, Any], answer: Answer) -> ModelThere | None:

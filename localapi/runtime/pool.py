@@ -30,6 +30,7 @@ from localapi.runtime.memory import Memory
 from localapi.runtime.queue import Queue, Ticket
 from localapi.runtime.states import StateName
 from localapi.system.in_flight import InFlight
+from localapi.system.timer import growing_pause
 
 FIRST_REST_SECONDS: Final = 2.0
 LONGEST_REST_SECONDS: Final = 60.0
@@ -71,7 +72,7 @@ class Record:
 
 def rest_seconds(failures: int) -> float:
     """Return how long a member rests after so many consecutive failures."""
-    return min(FIRST_REST_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_REST_SECONDS)
+    return growing_pause(failures, FIRST_REST_SECONDS, LONGEST_REST_SECONDS)
 
 
 class Pool(Instance):

@@ -1,4 +1,4 @@
-"""A timer that can be restarted and stopped, and a time limit for many waits."""
+"""A timer that can be restarted and stopped, a time limit for many waits, and growing pauses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def growing_pause(failures: int, first_seconds: float, longest_seconds: float) -> float:
+    """Return the seconds to pause after so many consecutive failures, at least one. Each failure doubles them."""
+    return min(first_seconds * 2.0 ** min(failures - 1, 30), longest_seconds)
 
 
 class Timer:
