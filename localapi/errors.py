@@ -1,49 +1,8 @@
-"""Every error that a client or an operator can see, as a tree.
-
-    LocalapiError
-    ├── OperatorError            one clear line on the terminal, exit status 1
-    │   ├── StartError           a busy port, a missing package, a missing manifest
-    │   ├── EnvironmentFailed    a backend's environment cannot be installed
-    │   ├── NoServer             a command finds no server
-    │   ├── Refused              the server refuses what a command asks for
-    │   ├── CannotEdit           the manifest's file cannot be edited
-    │   │   └── FileChanged      somebody else has changed it meanwhile
-    │   ├── CannotDownload       a command cannot download a repository
-    │   ├── CannotInstall        a command cannot install the service
-    │   └── ManifestError        an invalid manifest, with file, line, column and key
-    └── ApiError                 an OpenAI-shaped reply with an HTTP status
-        ├── InvalidRequest       400
-        │   ├── WrongEndpoint
-        │   └── ContextLengthExceeded
-        ├── InvalidKey           401
-        ├── Forbidden            403
-        ├── NotFound             404
-        │   └── ModelNotFound
-        ├── MethodNotAllowed     405
-        ├── ModelInUse           409
-        ├── EditRefused          409
-        │   └── EditConflict
-        ├── RequestTooLarge      413
-        ├── UnsupportedEncoding  415
-        ├── InvalidManifest      422
-        ├── ModelBusy            429
-        ├── GenerationFailed     500
-        ├── UpstreamFailed       502
-        ├── ModelUnavailable     503
-        │   ├── LoadFailed
-        │   │   ├── FilesUnreadable
-        │   │   ├── OutOfResources
-        │   │   ├── NoRoom
-        │   │   ├── NoRoomAhead
-        │   │   ├── UpstreamUnavailable
-        │   │   └── UpstreamRefused
-        │   ├── WorkerEnded
-        │   └── NoMember
-        └── RequestTimeout       504
-            └── UpstreamTimeout
+"""Every error that a client or an operator can see: those of commands first, then those of the API by their status.
 
 The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
-(https://platform.openai.com/docs/guides/error-codes). How an error becomes a reply is `api.replies`' business.
+(https://platform.openai.com/docs/guides/error-codes); docs/http.md lists them. `http.replies` and the dialects make
+replies of them.
 """
 
 from __future__ import annotations
@@ -146,9 +105,8 @@ class Problem:
     def __str__(self) -> str:
         place = self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
         text = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
-        return "".join(
-            each if each.isprintable() else repr(each)[1:-1] for each in text
-        )  # a key may contain a line break
+        # A key may contain a line break.
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class ManifestError(OperatorError):
@@ -170,6 +128,8 @@ class ApiError(LocalapiError):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    retryable: bool | None = None
+    retry_after_seconds: float | None = None
 
     def __init__(
         self,
@@ -185,8 +145,10 @@ class ApiError(LocalapiError):
         self.message = message
         self.param = param
         self.reply_code = code if code is not None else self.code
-        self.retryable = retryable
-        self.retry_after_seconds = retry_after_seconds
+        if retryable is not None:
+            self.retryable = retryable
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
         self.loggable = loggable
 
     @property
@@ -200,11 +162,16 @@ class ApiError(LocalapiError):
         return self.message
 
 
-class InvalidRequest(ApiError):
+class RequestError(ApiError):
+    """The client has to change something."""
+
+    type = "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
     """The request is invalid. Its message may repeat a part of a conversation, so only `loggable` reaches the log."""
 
     status = 400
-    type = "invalid_request_error"
 
     @property
     def logged(self) -> str:
@@ -230,11 +197,10 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
-class InvalidKey(ApiError):
+class InvalidKey(RequestError):
     """The request has no API key, or one that is not in the manifest."""
 
     status = 401
-    type = "invalid_request_error"
     code = "invalid_api_key"
 
 
@@ -246,11 +212,10 @@ class Forbidden(ApiError):
     code = "forbidden"
 
 
-class NotFound(ApiError):
+class NotFound(RequestError):
     """The path does not exist."""
 
     status = 404
-    type = "invalid_request_error"
     code = "not_found"
 
 
@@ -260,11 +225,10 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
-class MethodNotAllowed(ApiError):
+class MethodNotAllowed(RequestError):
     """The path exists only with the methods in `allowed`."""
 
     status = 405
-    type = "invalid_request_error"
     code = "method_not_allowed"
 
     def __init__(self, message: str, *, allowed: Iterable[str]) -> None:
@@ -272,19 +236,17 @@ class MethodNotAllowed(ApiError):
         self.allowed = tuple(allowed)
 
 
-class ModelInUse(ApiError):
+class ModelInUse(RequestError):
     """The model cannot be unloaded while requests run on it."""
 
     status = 409
-    type = "invalid_request_error"
     code = "model_in_use"
 
 
-class EditRefused(ApiError):
+class EditRefused(RequestError):
     """The manifest's file cannot be edited like this, and is unchanged."""
 
     status = 409
-    type = "invalid_request_error"
     code = "cannot_edit"
     diff = ""
     """Changes in the file since the client read it."""
@@ -300,27 +262,24 @@ class EditConflict(EditRefused):
         self.diff = diff
 
 
-class RequestTooLarge(ApiError):
+class RequestTooLarge(RequestError):
     """The request body exceeds the limit."""
 
     status = 413
-    type = "invalid_request_error"
     code = "request_too_large"
 
 
-class UnsupportedEncoding(ApiError):
+class UnsupportedEncoding(RequestError):
     """The Content-Encoding of the request body is not supported."""
 
     status = 415
-    type = "invalid_request_error"
     code = "unsupported_encoding"
 
 
-class InvalidManifest(ApiError):
+class InvalidManifest(RequestError):
     """The manifest is invalid, or would be with what the client asks for; nothing is changed."""
 
     status = 422
-    type = "invalid_request_error"
     code = "invalid_manifest"
 
     def __init__(self, error: ManifestError) -> None:
@@ -352,26 +311,45 @@ class UpstreamFailed(ApiError):
 
 
 class ModelUnavailable(ApiError):
-    """The model is in the manifest but cannot answer now."""
+    """The model is in the manifest but cannot answer now.
+
+    `beside` are the ids of other models that the message names. Clients that may not see them get the text `unnamed`.
+    """
 
     status = 503
     code = "model_unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        beside: Iterable[str] = (),
+        unnamed: str = "",
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.beside = frozenset(beside)
+        self.unnamed = unnamed
 
 
 class LoadFailed(ModelUnavailable):
     """The model did not load; the message says why and what to do."""
 
+    retryable: bool | None = False
     counts: ClassVar[bool] = True
     """True if this failure counts towards the back-off. False if the failure is found before a process is started,
     and is cheap to find again: then the next request tries again, however often that has failed."""
-
-    def __init__(self, message: str, *, retryable: bool | None = False) -> None:
-        super().__init__(message, retryable=retryable)
 
     @property
     def fault(self) -> tuple[object, ...]:
         """Fault apart from words and sizes. Equal for two failures if the same fault occurs again."""
         return (type(self),)
+
+
+class LoadBrokenOff(LoadFailed):
+    """The load was broken off by what may not happen again, such as the end of a process."""
+
+    retryable = None
 
 
 class PortTaken(LoadFailed):
@@ -387,11 +365,12 @@ class FilesUnreadable(LoadFailed):
 class OutOfResources(LoadFailed):
     """The system is out of descriptors, processes or disk space."""
 
+    retryable = None
+    retry_after_seconds = 5
     counts = False
 
     def __init__(self, message: str, *, number: int | None = None) -> None:
-        super().__init__(message, retryable=None)
-        self.retry_after_seconds = 5
+        super().__init__(message)
         self.number = number
         """The error number of the system."""
 
@@ -402,17 +381,9 @@ class OutOfResources(LoadFailed):
 
 
 class NoRoom(LoadFailed):
-    """The memory budget has no room for the model beside models that must stay loaded.
-
-    `beside` are the ids of these models. Clients that may not see them get the message `unnamed`.
-    """
+    """The memory budget has no room for the model beside models that must stay loaded."""
 
     counts = False
-
-    def __init__(self, message: str, *, beside: Iterable[str], unnamed: str) -> None:
-        super().__init__(message)
-        self.beside = frozenset(beside)
-        self.unnamed = unnamed
 
     @property
     def fault(self) -> tuple[object, ...]:
@@ -432,11 +403,8 @@ class UpstreamUnavailable(LoadFailed):
     """The server that has the model cannot be reached, or takes no requests now."""
 
     code = "upstream_unavailable"
+    retryable = None
     counts = False
-
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message, retryable=None)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class UpstreamRefused(LoadFailed):
@@ -446,26 +414,8 @@ class UpstreamRefused(LoadFailed):
     counts = False
 
 
-class LoopDetected(ApiError):
-    """The request has come back to a server that it has been at: servers name each other in their manifests."""
-
-    status = 508
-    code = "loop_detected"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=False)
-
-
 class NoMember(ModelUnavailable):
-    """No member of a pool can answer; the message says why for each.
-
-    `beside` are the ids of the members. Clients that may not see them get the message `unnamed`.
-    """
-
-    def __init__(self, message: str, *, beside: Iterable[str], unnamed: str, retry_after_seconds: float) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
-        self.beside = frozenset(beside)
-        self.unnamed = unnamed
+    """No member of a pool can answer; the message says why for each."""
 
 
 class RequestTimeout(ApiError):
@@ -473,12 +423,18 @@ class RequestTimeout(ApiError):
 
     status = 504
     code = "request_timeout"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=False)
+    retryable = False
 
 
 class UpstreamTimeout(RequestTimeout):
     """The server that has the model sent nothing for too long."""
 
     code = "upstream_timeout"
+
+
+class LoopDetected(ApiError):
+    """The request has come back to a server that it has been at: servers name each other in their manifests."""
+
+    status = 508
+    code = "loop_detected"
+    retryable = False

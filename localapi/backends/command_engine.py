@@ -27,8 +27,10 @@ from localapi.backends.upstream import Upstream
 from localapi.errors import (
     ApiError,
     FilesUnreadable,
+    LoadBrokenOff,
     LoadFailed,
     ModelUnavailable,
+    PortTaken,
     UpstreamFailed,
     UpstreamUnavailable,
     WorkerEnded,
@@ -57,10 +59,6 @@ _promised: set[int] = set()
 """Ports promised to programs that may not listen yet."""
 
 
-class PortTaken(Exception):
-    """Another program has taken the port in the meantime."""
-
-
 async def start(launch: Launch, report: ReportLoading) -> CommandEngine:
     """Start a program and return its engine once it is ready. Raise LoadFailed, after which the program is gone."""
     for _ in range(PORT_ATTEMPTS):
@@ -75,7 +73,7 @@ async def start(launch: Launch, report: ReportLoading) -> CommandEngine:
             raise
         else:
             return engine
-    raise LoadFailed(f"Other programs took {PORT_ATTEMPTS} ports before this one could listen.", retryable=None)
+    raise LoadBrokenOff(f"Other programs took {PORT_ATTEMPTS} ports before this one could listen.")
 
 
 def _free_port() -> int:
@@ -215,15 +213,14 @@ class CommandEngine:
                     writer.close()
         return None
 
-    def _ended_early(self, seconds: float) -> Exception:
+    def _ended_early(self, seconds: float) -> LoadFailed:
         assert self._watching is not None  # noqa: S101  # the caller has looked
         if not self._fault and _is_taken(self.port):
-            return PortTaken()
+            return PortTaken("Another program has taken the port meanwhile.")
         how = self._fault or self._watching.result()
         advice = " Keep it in the foreground." if how == describe_end(0) else ""
-        return LoadFailed(
-            f"The program {how} after {seconds:.1f} s, before it was ready.{advice} {self._last_lines()}",
-            retryable=None,
+        return LoadBrokenOff(
+            f"The program {how} after {seconds:.1f} s, before it was ready.{advice} {self._last_lines()}"
         )
 
     async def _too_late(self, running: Program) -> LoadFailed:
@@ -233,10 +230,9 @@ class CommandEngine:
             self._refusal = f"it listens on {listens_on} instead; check how `command` passes {{port}} to it"
         elif ports and await self._status_of("/") is None:
             self._refusal = f"it does not respond at {HOST}; check how `command` passes {{host}} to it"
-        return LoadFailed(
+        return LoadBrokenOff(
             f"The program was not ready at http://{HOST}:{self.port} within {self._launch.start_seconds:g} s "
-            f"(start_timeout): {self._refusal}. {self._last_lines()}",
-            retryable=None,
+            f"(start_timeout): {self._refusal}. {self._last_lines()}"
         )
 
     def _last_lines(self) -> str:

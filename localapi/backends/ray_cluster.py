@@ -45,7 +45,7 @@ from localapi.cluster.protocol import (
     ToNode,
     Waiting,
 )
-from localapi.errors import LoadFailed, OutOfResources
+from localapi.errors import LoadBrokenOff, LoadFailed, OutOfResources
 from localapi.system.os_errors import advise
 from localapi.system.process_usage import Usage
 from localapi.worker.protocol import frame
@@ -59,8 +59,7 @@ GRACE_SECONDS: Final = 10.0
 class ClusterUnavailable(LoadFailed):
     """The cluster cannot be used now. The next attempt may or may not succeed."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=None)
+    retryable = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class RemoteProcess:
             case Waiting(message=text):
                 self.on_wait(text)
             case NotStarted(message=text):
-                self._settle(text, LoadFailed(text, retryable=None))
+                self._settle(text, LoadBrokenOff(text))
             case FromNode():
                 for line in message.lines:
                     log.info("%s: %s", self._name, line)
@@ -120,7 +119,7 @@ class RemoteProcess:
 
     def lose(self, how: str) -> None:
         """Record that nothing more arrives from this worker."""
-        self._settle(how, LoadFailed(f"The worker {how}.", retryable=None))
+        self._settle(how, LoadBrokenOff(f"The worker {how}."))
 
     def _settle(self, how: str, failure: LoadFailed) -> None:
         if not self.started.done():
@@ -235,7 +234,7 @@ class Gateway:
                     case Reserved(group=number):
                         self._answer_group(number, None)
                     case NotReserved(group=number, message=text):
-                        self._answer_group(number, LoadFailed(text, retryable=None))
+                        self._answer_group(number, LoadBrokenOff(text))
                     case _:
                         worker = self._workers.get(message.worker)
                         if worker is not None:

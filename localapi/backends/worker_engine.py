@@ -30,6 +30,7 @@ from localapi.errors import (
     ContextLengthExceeded,
     GenerationFailed,
     InvalidRequest,
+    LoadBrokenOff,
     LoadFailed,
     ModelUnavailable,
     OutOfResources,
@@ -286,7 +287,7 @@ class WorkerEngine:
             match message:
                 case None:
                     how = self._fault or await self._child.how_it_ended()
-                    raise LoadFailed(f"The worker {how} while it loaded the model.", retryable=None)
+                    raise LoadBrokenOff(f"The worker {how} while it loaded the model.")
                 case Loading():
                     self._heard_at = time.monotonic()
                     report(message, self)

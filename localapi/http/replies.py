@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from quart import Response
 
-from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, NoMember, NoRoom, UnsupportedEncoding
+from localapi.errors import ApiError, InvalidKey, MethodNotAllowed, ModelUnavailable, UnsupportedEncoding
 from localapi.http import request_context
 from localapi.http.encodings import ENCODINGS
 from localapi.system.threads import aside
@@ -27,7 +27,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 def told(error: ApiError) -> str:
     """Return an error's message without names of models that the request's key may not see."""
     key = request_context.current_key()
-    if isinstance(error, NoRoom | NoMember) and key is not None and not all(map(key.opens, error.beside)):
+    if isinstance(error, ModelUnavailable) and key is not None and not all(map(key.opens, error.beside)):
         return error.unnamed
     return error.message
 

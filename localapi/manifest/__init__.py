@@ -2,15 +2,7 @@
 
 from localapi.manifest.changing import Patch
 from localapi.manifest.description import Row, describe
-from localapi.manifest.entries import (
-    Entry,
-    LogLevel,
-    Manifest,
-    ManifestFile,
-    ResponsesOptions,
-    ServerOptions,
-    fingerprint,
-)
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import shown_lines
 from localapi.manifest.keys import Key, holder
@@ -30,6 +22,7 @@ from localapi.manifest.saving import (
     value_of,
 )
 from localapi.manifest.schema import json_schema
+from localapi.manifest.server_options import LogLevel, ResponsesOptions, ServerOptions
 from localapi.manifest.text import text_of
 from localapi.manifest.written import Written, written_in
 

@@ -16,9 +16,10 @@ from localapi.backends.secret import NoSecret, SecretElsewhere, secret_variables
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said, ServerOptions, TopLevel, document
+from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said
 from localapi.manifest.keys import Key, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, leaves, noun, plain, written
+from localapi.manifest.server_options import ServerOptions, TopLevel, document
 
 EntryPath = tuple[str, str]
 """Section and id of an entry."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from localapi.manifest.entries import Manifest, ServerOptions
+from localapi.manifest.entries import Manifest
 from localapi.manifest.excerpts import HIDDEN
 from localapi.manifest.hidden import is_hidden
 from localapi.manifest.origin import KeyPath
+from localapi.manifest.server_options import ServerOptions
 
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 

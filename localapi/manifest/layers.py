@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from localapi.kinds import KINDS
-from localapi.manifest.entries import known_options
 from localapi.manifest.origin import Member, Node, Scalar, Table
+from localapi.manifest.server_options import known_options
 
 
 def overlay(lower: Table, upper: Table) -> Table:

@@ -14,8 +14,8 @@ from localapi.backends.options import Duration, EntryOptions, MemorySize, Replic
 from localapi.backends.place import ClusterOptions, Place
 from localapi.kinds import KINDS, Kind
 from localapi.manifest.description import duration
-from localapi.manifest.entries import CaptureOptions, ResponsesOptions, ServerOptions, TopLevel, TraceOptions
 from localapi.manifest.keys import KeyOptions
+from localapi.manifest.server_options import CaptureOptions, ResponsesOptions, ServerOptions, TopLevel, TraceOptions
 
 COMMAND: Final = "uv run localapi schema --markdown > docs/manifest.md"
 

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from localapi.kinds import KINDS
-from localapi.manifest.entries import EXTENSION, document
 from localapi.manifest.scalars import REFERENCE
+from localapi.manifest.server_options import EXTENSION, document
 
 Schema = dict[str, Any]
 

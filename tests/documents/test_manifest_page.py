@@ -13,8 +13,9 @@ from localapi.backends.place import ClusterOptions, Place
 from localapi.backends.speech import MappedVoice
 from localapi.kinds import KINDS
 from localapi.manifest import markdown, reference
-from localapi.manifest.entries import Entry, ServerOptions, document
+from localapi.manifest.entries import Entry
 from localapi.manifest.keys import KeyOptions
+from localapi.manifest.server_options import ServerOptions, document
 from tests.documents.pages import cells, page, quoted
 
 LONGEST = 150

@@ -12,7 +12,7 @@ from localapi.backends.mlx_lm import MlxLm
 from localapi.backends.parameters import ChatParameters, SpeechParameters
 from localapi.kinds import KINDS
 from localapi.manifest import ManifestSource, ServerOptions, read
-from localapi.manifest.entries import document
+from localapi.manifest.server_options import document
 from tests.documents.pages import Block, blocks, page, parameters
 from tests.piper_voice import make_voice
 

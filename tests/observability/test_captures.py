@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.manifest.entries import CaptureOptions
+from localapi.manifest.server_options import CaptureOptions
 from localapi.observability.captures import MEGABYTE, Body, Captures, Exchange
 
 pytestmark = pytest.mark.everyday

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from localapi.manifest.entries import TraceOptions
+from localapi.manifest.server_options import TraceOptions
 from localapi.observability.traces import Traces
 from tests.server import Server, save, serving
 

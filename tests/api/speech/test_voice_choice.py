@@ -15,7 +15,7 @@ from localapi.backends.piper import Piper
 from localapi.backends.say_voices import for_language, parse
 from localapi.backends.speech import SpeechOptions
 from localapi.manifest import Entry
-from localapi.manifest.entries import ServerOptions
+from localapi.manifest.server_options import ServerOptions
 from localapi.worker.protocol import Voice
 from tests.piper_voice import make_voice
 

@@ -16,7 +16,7 @@ from localapi.backends.speech import MappedVoice, SpeechOptions
 from localapi.errors import InvalidRequest
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
-from localapi.manifest.entries import ServerOptions
+from localapi.manifest.server_options import ServerOptions
 from tests.piper_voice import make_voice
 
 pytestmark = pytest.mark.everyday
