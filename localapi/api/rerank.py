@@ -13,7 +13,7 @@ from quart import Blueprint, Response
 from localapi.api.openai.generation_request import MAX_NAME, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.http import body, request_context
-from localapi.http.generation import begin, request_ids
+from localapi.http.generation import Generation, begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import RERANK
 from localapi.kinds.rerank import DOCUMENTS, rerank_options
@@ -24,8 +24,8 @@ from localapi.worker.protocol import Ranked, Rerank
 log = logging.getLogger(__name__)
 
 MOST_DOCUMENTS: Final = 1000
-PATHS: Final = ("/v1/rerank", "/v2/rerank", "/rerank")
-"""Jina's path, that of Cohere's client, and that of servers that have it beside OpenAI's API."""
+PATHS: Final = ("/v1/rerank", "/v2/rerank")
+"""Jina's path, and that of Cohere's client. `tei` has the third one."""
 
 
 class Document(BaseModel):
@@ -78,39 +78,47 @@ class RerankReply(Struct, kw_only=True):
 
 
 def routes(registry: Registry) -> Blueprint:
-    """Return the endpoint, which clients know by three paths."""
+    """Return the endpoint, which clients know by two paths."""
     blueprint = Blueprint("rerank", __name__)
 
     async def rerank() -> Response:
-        content = await body.read_object()
-        request = body.parse(RerankRequest, content)
-        generation = begin(registry, request.model, RERANK)
-        texts = [each if isinstance(each, str) else each.text for each in request.documents]
-
-        def asked(lease: Lease) -> list[Rerank]:
-            truncate = request.truncate
-            if truncate is None:
-                truncate = rerank_options(lease.entry.options).truncate
-            return [Rerank(id=next(request_ids), query=request.query, documents=texts, truncate=truncate)]
-
-        async with aclosing(generation.events(asked)) as events:
-            got = await anext(events)
-        assert isinstance(got, Ranked)  # noqa: S101  # what every engine of this kind answers
-        request_context.current().counters.count(generation.entry.id, DOCUMENTS, len(texts))
-        log.info("%s: %d documents (%s)", generation.entry.id, len(texts), request_context.current().id)
-        reply = generation.name_member(json_reply(written(request, got)))
-        return body.name_ignored(unknown_fields(request, content), reply)
+        return await reply(registry, await body.read_object())
 
     for path in PATHS:
         blueprint.add_url_rule(path, path.strip("/").replace("/", "-"), rerank, methods=["POST"])
     return blueprint
 
 
+async def reply(registry: Registry, content: dict[str, Any]) -> Response:
+    """Answer a request in this shape. Raise ApiError."""
+    request = body.parse(RerankRequest, content)
+    generation = begin(registry, request.model, RERANK)
+    texts = [each if isinstance(each, str) else each.text for each in request.documents]
+    got = await ranked(generation, request.query, texts, request.truncate)
+    return body.name_ignored(
+        unknown_fields(request, content), generation.name_member(json_reply(written(request, got)))
+    )
+
+
+async def ranked(generation: Generation, query: str, texts: list[str], truncate: bool | None) -> Ranked:
+    """Return the scores of texts, in their order. `truncate` is None if the entry decides. Raise ApiError."""
+
+    def asked(lease: Lease) -> list[Rerank]:
+        truncates = rerank_options(lease.entry.options).truncate if truncate is None else truncate
+        return [Rerank(id=next(request_ids), query=query, documents=texts, truncate=truncates)]
+
+    async with aclosing(generation.events(asked)) as events:
+        got = await anext(events)
+    assert isinstance(got, Ranked)  # noqa: S101  # what every engine of this kind answers
+    request_context.current().counters.count(generation.entry.id, DOCUMENTS, len(texts))
+    log.info("%s: %d documents (%s)", generation.entry.id, len(texts), request_context.current().id)
+    return got
+
+
 def written(request: RerankRequest, got: Ranked) -> RerankReply:
-    """Return the reply. Documents of equal scores stay in their order."""
-    best = sorted(range(len(got.scores)), key=lambda index: -got.scores[index])
+    """Return the reply."""
     results = []
-    for index in best[: request.top_n]:
+    for index in best(got)[: request.top_n]:
         result = Result(index=index, relevance_score=got.scores[index])
         if request.return_documents:
             document = request.documents[index]
@@ -120,11 +128,16 @@ def written(request: RerankRequest, got: Ranked) -> RerankReply:
     return RerankReply(id=name, model=request.model, results=results, usage=RerankUsage(got.tokens, got.tokens))
 
 
-_RERANK: Final = Operation(
+def best(got: Ranked) -> list[int]:
+    """Return the places of the documents, the best first. Those of equal scores stay in their order."""
+    return sorted(range(len(got.scores)), key=lambda index: -got.scores[index])
+
+
+RERANK_OPERATION: Final = Operation(
     summary="Scores of documents for a query.",
     content={JSON: RerankReply},
     body=RerankRequest,
     example={"query": "Where does the cat sleep?", "documents": ["The cat sleeps on the sofa.", "It rains."]},
     errors=ERRORS_OF_WORK,
 )
-OPERATIONS: Final[Operations] = {("POST", path): _RERANK for path in PATHS}
+OPERATIONS: Final[Operations] = {("POST", path): RERANK_OPERATION for path in PATHS}

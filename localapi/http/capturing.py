@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Scope,
     )
 
-_OF_MODELS: Final = ("/v1/", "/v2/", "/api/", "/rerank")
+_OF_MODELS: Final = ("/v1/", "/v2/", "/api/", "/rerank", "/embed")
 
 
 class CaptureMiddleware:

@@ -35,7 +35,7 @@ RERANK: Final = Kind(
         options={"backend": ("RERANK_BACKEND",), "path": ("RERANK_MODEL_PATH",)},
         backend="onnx",
     ),
-    endpoints=("localapi.api.rerank",),
+    endpoints=("localapi.api.rerank", "localapi.api.tei"),
     metrics=(DOCUMENTS,),
     recognize=rerank_backend,
 )

@@ -35,6 +35,13 @@ TRUNCATED_HEADER: Final = "x-truncated-inputs"
 
 Text = Annotated[str, Field(min_length=1)]
 TokenList = Annotated[list[TokenNumber], Field(min_length=1, max_length=MOST_TOKENS)]
+Inputs = (
+    Text
+    | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
+    | TokenList
+    | Annotated[list[TokenList], Field(min_length=1, max_length=MOST_INPUTS)]
+)
+InputType = Literal["query", "document", "search_query", "search_document", "passage"]
 
 
 class EmbeddingRequest(BaseModel):
@@ -43,16 +50,11 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-    input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
-        | TokenList
-        | Annotated[list[TokenList], Field(min_length=1, max_length=MOST_INPUTS)]
-    )
+    input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int | None, Field(ge=1)] = None
     input_type: Annotated[
-        Literal["query", "document", "search_query", "search_document", "passage"] | None,
+        InputType | None,
         Field(description="Chooses the prefix of the entry's `prefixes`."),
     ] = None
     truncate: Annotated[

@@ -141,3 +141,39 @@ def test_models_and_metrics_tell_of_them(server: Server) -> None:
     assert models["words"]["dimensions"] == 256
     assert models["judge"]["kind"] == "rerank"
     assert b'localapi_embedding_texts_total{model="words"}' in server.request("GET", "/metrics").body
+
+
+def test_tei_clients_get_their_own_form_of_scores_and_name_no_model(server: Server) -> None:
+    body = {"query": "a cat", "texts": ["a dog", "a cat"], "raw_scores": False, "return_text": True}
+    ranks = server.request("POST", "/rerank", {**body, "truncate": False, "truncation_direction": "Right"}).json()
+    assert [(each["index"], each["text"]) for each in ranks] == [(1, "a cat"), (0, "a dog")]
+    assert ranks[0]["score"] == pytest.approx(1)
+    [raw] = server.request("POST", "/rerank", {**body, "raw_scores": True, "top_n": 1, "return_text": False}).json()
+    assert raw["score"] > 10
+    assert "text" not in raw
+
+
+def test_tei_clients_get_bare_vectors(server: Server) -> None:
+    reply = server.request("POST", "/embed", {"inputs": "a cat", "model": "words", "normalize": True, "mood": 1})
+    assert reply.json() == vectors(server)
+    assert reply.headers["x-ignored-params"] == "mood"
+    both = server.request("POST", "/embed", {"inputs": ["a", "b"], "model": "words", "dimensions": 8}).json()
+    assert [len(each) for each in both] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/embed", {"inputs": "a cat"}, "model"),  # there are two
+        ("/embed", {"inputs": "a", "model": "words", "normalize": False}, "normalize"),
+        ("/embed", {"inputs": "", "model": "words"}, "inputs"),
+        ("/rerank", {"query": "a", "texts": []}, "texts"),
+        ("/rerank", {"query": "a", "texts": ["a"], "truncation_direction": "Left"}, "truncation_direction"),
+        ("/rerank", {"query": "a", "documents": ["a"]}, "model"),
+    ],
+)
+def test_what_cannot_be_done_in_the_form_of_tei_is_refused(
+    server: Server, path: str, body: dict[str, Any], param: str
+) -> None:
+    reply = server.request("POST", path, body)
+    assert (reply.status, reply.json()["error"]["param"]) == (400, param)
