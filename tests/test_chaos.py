@@ -225,5 +225,5 @@ def test_whatever_goes_wrong_every_request_ends_well_and_nothing_is_left(
         print(f"the server's memory was {memory >> 20} MB and is {process.memory_info().rss >> 20} MB")
         assert process.is_running()
         assert not [line for line in server.lines if "Traceback" in line]
-        assert server.wait_for("manifest refused")
+        assert server.wait_for("manifest rejected")
     assert chaos.ended["answered"] > CLIENTS

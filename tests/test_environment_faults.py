@@ -74,7 +74,7 @@ def test_a_folder_that_is_gone_keeps_no_edit_of_other_entries_away(tmp_path: Pat
         assert ask(server, "other").status == 200
         assert any("chat.demo.path" in warning for warning in server.status()["warnings"])
         save(tmp_path / "models.yaml", "chat: {demo: {backend: mlx-lm, path: ./model, preload: true}}")
-        server.wait_for("manifest refused: models.yaml:1:.*chat.demo.path")
+        server.wait_for("manifest rejected: models.yaml:1:.*chat.demo.path")
         (tmp_path / "away").rename(tmp_path / "model")
         save(tmp_path / "models.yaml", f"chat: {{{entry}}}")
         server.wait_for("reloaded revision 3: -other")
@@ -141,7 +141,7 @@ speech: {voice: {backend: piper, path: ./tiny.onnx}}
             f"{problem['source']}: {problem['message']}" for problem in server.reload()["problems"]
         )
         (tmp_path / "models.yaml").chmod(0o644)
-        server.wait_for("the manifest was read and equals revision 1", after=len(server.lines))
+        server.wait_for("the manifest was read; it equals revision 1", after=len(server.lines))
 
 
 def patched(tmp_path: Path, code: str) -> dict[str, str]:
@@ -236,7 +236,7 @@ def test_a_change_that_the_system_does_not_tell_is_found(tmp_path: Path) -> None
         (tmp_path / "elsewhere" / "file").write_text("chat: {echo: [}")
         server.wait_for("still serving revision 2")
         time.sleep(5)  # nothing is to happen: it was told
-        assert len([line for line in server.lines if "manifest refused" in line]) == 1
+        assert len([line for line in server.lines if "manifest rejected" in line]) == 1
 
 
 def test_a_drive_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_drive_that_is_away_changes_nothing_and_is_read_when_it_is_back(tmp_pa
     with serving(tmp_path, "chat: {echo: {backend: echo}}", env=variables) as server:
         away.touch()
         save(tmp_path / "models.yaml", "chat: {echo: {backend: echo}, other: {backend: echo}}")
-        server.wait_for("manifest refused: models.yaml: cannot be read: Stale file handle: is the drive connected")
+        server.wait_for("manifest rejected: models.yaml: cannot be read: Stale file handle: is the drive connected")
         assert ask(server, "echo").status == 200
         assert not server.status()["last_attempt"]["ok"]
         away.unlink()

@@ -1,4 +1,4 @@
-"""The manifest: YAML, profile and environment in, one frozen value out, or errors that name the line."""
+"""The manifest: from YAML, profile and environment to one frozen value, or errors with line numbers."""
 
 from localapi.manifest.changing import Patch
 from localapi.manifest.description import Row, describe

@@ -1,4 +1,4 @@
-"""Change what a manifest's text says of an entry, a peer or the server, and leave every other line as it is.
+"""Change an entry, a peer or the server options in a manifest's text, and leave every other line unchanged.
 
 The result is read again: if anything else has changed, the edit is refused.
 """
@@ -27,9 +27,9 @@ class Patch:
     section: str
     id: str = ""
     options: Mapping[str, object] | None = None
-    """Its own values from now on; marks stand for secrets that stay."""
+    """Its new values; marks stand for secrets that are kept."""
     yaml: str | None = None
-    """Its lines from now on, from its key on, instead of `options`. None for both: it is removed."""
+    """Its new lines, starting at its key, instead of `options`. None for both removes it."""
     new_id: str | None = None
 
     @property
@@ -41,7 +41,7 @@ class Patch:
 
 
 def with_patches(text: Text, patches: Sequence[Patch]) -> str:
-    """Return the text with these changes, one after the other. Raise CannotEdit or ManifestError."""
+    """Return the text with these changes, applied in order. Raise CannotEdit or ManifestError."""
     for patch in patches:
         text = Text(text.path, _with_patch(text, patch), "")
     return text.text
@@ -87,10 +87,10 @@ def _with_options(text: Text, patch: Patch, options: Mapping[str, object], conte
 
 
 def _with_lines(text: Text, patch: Patch, yaml: str, content: Mapping[str, object]) -> str:
-    """Return the text in which an entry has other lines."""
+    """Return the text with an entry's lines replaced."""
     lines, member = Lines(text.text), member_at(text.text, patch.path)
     place = None if member is None else lines_of(lines, member)
-    if member is None or place is None:  # in brackets, it has no lines of its own
+    if member is None or place is None:  # in braces, it has no lines of its own
         whole = _read(patch, yaml)
         return _with_options(text, whole, whole.options or {}, content)
     start, end = place
@@ -116,7 +116,7 @@ def _entries(content: Mapping[str, object], patch: Patch) -> Mapping[str, object
 
 
 def _read(patch: Patch, yaml: str) -> Patch:
-    """Return the patch with the options that its lines say. Raise ManifestError, with lines of this text."""
+    """Return the patch with the options that its lines contain. Raise ManifestError, with lines of this text."""
     layer = layer_of(Text(Path(str(patch)), yaml, ""))
     if layer.problems or not isinstance(layer.root, Table):
         raise ManifestError(layer.problems)
@@ -145,7 +145,7 @@ def _renamed(content: dict[str, object], patch: Patch, new_id: str, text: Text) 
 
 
 def _put(content: Mapping[str, object], path: tuple[str, ...], value: object) -> dict[str, object]:
-    """Return the content with a value at a path; None removes what is there."""
+    """Return the content with a value at a path; None removes the present value."""
     key, *rest = path
     below = content.get(key)
     if rest:
@@ -158,7 +158,7 @@ def _put(content: Mapping[str, object], path: tuple[str, ...], value: object) ->
 def _checked(text: Text, after: str, expected: Mapping[str, object], patch: Patch) -> str:
     if unlike(said(Text(text.path, after, "")), expected):
         raise CannotEdit(
-            f"{patch} cannot be changed here because of how {text.path} is written, for example with anchors that "
-            "others share; edit the file by hand"
+            f"{patch} cannot be changed here because of the form of {text.path}, such as anchors that others share; "
+            f"edit the file by hand"
         )
     return after

@@ -37,7 +37,7 @@ def manifest_of(
 ) -> Manifest | None:
     """Return the manifest that the merged layers describe; None if there are problems, which are added to the list.
 
-    Only the first problem at each key is reported: later ones are consequences of it. `served` is the active manifest.
+    Only the first problem at each key is reported, because later ones follow from it. `served` is the active manifest.
     """
     found: list[Problem] = []
     top = check(document(), Place(root, root.origin, ()), found)
@@ -124,7 +124,7 @@ def _checked_entry(section: str, place: Place, problems: list[Problem]) -> Entry
 
 
 def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
-    """Check that ids and aliases are unique; the second use of a name is the problem."""
+    """Check that ids and aliases are unique; the second use of a name is reported."""
     taken: dict[str, tuple[KeyPath, Origin]] = {}
     for path, origin, name in _names(root, options):
         if name in taken:
@@ -136,14 +136,15 @@ def _check_names(root: Table, options: dict[EntryPath, EntryOptions], problems: 
 
 
 def _check_peers_names(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
-    """Check that no entry has a name that its peer's models may have."""
+    """Check that no entry has a name that a peer's models may have."""
     peers = root.section("peers")
     for path, origin, name in _names(root, options):
         peer, separator, _ = name.partition(SEPARATOR)
         if separator and peer in peers:
             at = peers[peer].origin
             message = (
-                f"names that begin with {peer}{SEPARATOR} are those of the models of the peer at {at}; choose another"
+                f"names that begin with {peer}{SEPARATOR} are reserved for the models of the peer at {at}; "
+                f"choose another"
             )
             problems.append(origin.problem(message, path))
 
@@ -164,7 +165,7 @@ def _peers(root: Table, top: TopLevel, problems: list[Problem]) -> dict[str, Pee
 
 
 def _of_peer(root: Table, name: str) -> bool:
-    """Return True if a name is one that a model of a peer may have, whether or not that is known yet."""
+    """Return True if a peer's model may have this name, known or not."""
     peer, separator, model = name.partition(SEPARATOR)
     return bool(separator and model) and peer in root.section("peers")
 
@@ -172,7 +173,7 @@ def _of_peer(root: Table, name: str) -> bool:
 def _check_pools(  # noqa: C901  # one branch for each thing that a member must not be
     root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]
 ) -> None:
-    """Check that the members of pools exist, are of the pool's kind, and answer themselves."""
+    """Check that the members of pools exist, are of the pool's kind, and are not pools."""
     names = list(_names(root, options))
     entries = {name: (str(path[0]), str(path[1])) for path, _, name in names if path[2:3] != ("variants",)}
     variants = {name: str(path[1]) for path, _, name in names if path[2:3] == ("variants",)}
@@ -182,7 +183,7 @@ def _check_pools(  # noqa: C901  # one branch for each thing that a member must 
         table = _entry_table(root, path)
         for name in pool.for_members:
             if name in table.members:
-                message = "should be an option of the pool's members: a pool loads nothing itself"
+                message = "should be an option of the pool's members, because a pool loads nothing itself"
                 problems.append(table.members[name].origin.problem(message, (*path, name)))
         node = table.get("of")
         assert isinstance(node, Items)  # noqa: S101  # checked by then
@@ -191,7 +192,7 @@ def _check_pools(  # noqa: C901  # one branch for each thing that a member must 
             member = entries.get(name)
             message = ""
             if member is None and _of_peer(root, name):
-                continue  # its peer tells what it is
+                continue  # its peer reports its kind
             if member is None:
                 possible = [each for each, entry in entries.items() if not _wrong_member(path, entry, options)]
                 message = (
@@ -211,7 +212,7 @@ def _check_pools(  # noqa: C901  # one branch for each thing that a member must 
 def _check_replicas(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
     for path, entry in options.items():
         if entry.replicas is not None and not entry.can_have_replicas():
-            message = f"the backend {entry.backend_name} has no worker that could be there several times"
+            message = f"the backend {entry.backend_name} has no worker that could be replicated"
             problems.append(_entry_table(root, path).members["replicas"].origin.problem(message, (*path, "replicas")))
 
 
@@ -220,9 +221,9 @@ def _wrong_member(pool: EntryPath, member: EntryPath, options: Mapping[EntryPath
     if member == pool:
         return "a pool cannot be a member of itself"
     if member[0] != pool[0]:
-        return f"{shown(member[1])} is a {member[0]} model; the members of this pool have to be {pool[0]} models"
+        return f"{shown(member[1])} is a {member[0]} model; the members of this pool must be {pool[0]} models"
     if member in options and options[member].is_pool:
-        return f"{shown(member[1])} is a pool, too; name its members here instead"
+        return f"{shown(member[1])} is a pool too; name its members here instead"
     return ""
 
 
@@ -249,12 +250,12 @@ def _aliases(node: Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, Origin
 
 
 def _named(path: KeyPath) -> str:
-    """Return the id of the entry, or the name of the variant, that the name at a path of `_names` stands for."""
+    """Return the id of the entry, or the name of the variant, to which the name at a path of `_names` refers."""
     return str(path[3] if path[2:3] == ("variants",) else path[1])
 
 
 def _check_places(root: Table, options: dict[EntryPath, EntryOptions], problems: list[Problem]) -> None:
-    """Check that no entry is placed on a cluster that is not there."""
+    """Check that no entry is placed on a missing cluster."""
     for path, entry in options.items():
         if entry.is_remote:
             message = "needs a cluster, and server.cluster is not set; set it: cluster: {ray: auto}"
@@ -308,7 +309,7 @@ def _unknown_models(root: Table, key: Table, path: KeyPath, known: Mapping[str, 
 
 
 def _said_before(path: EntryPath, said: Mapping[KeyPath, Said], served: Manifest | None) -> EntryOptions | None:
-    """Return the options of the active entry, if the entry is unchanged in the new manifest."""
+    """Return the options of the active entry if the new manifest has the same entry."""
     entry = served.entries.get(path[1]) if served is not None and not served.echo else None
     if served is None or entry is None:
         return None
@@ -325,7 +326,7 @@ def _located(
 ) -> EntryOptions:
     """Return the options with located paths, each relative to the folder of its source.
 
-    If a file is gone, return the options from `before`.
+    If a file is missing, return the options from `before`.
     """
     table = _entry_table(root, path)
     try:
@@ -333,7 +334,7 @@ def _located(
     except PathProblem as error:
         field, message, passing = error.field, str(error), _may_pass(error)
     except (OSError, RuntimeError, ValueError) as error:
-        # An unreadable folder, a name too long for the file system, ~user of an unknown user.
+        # an unreadable folder, a name too long for the file system, or ~user of an unknown user
         reason = error.strerror if isinstance(error, OSError) else error
         field, message, passing = "path", f"cannot be looked up: {reason}", _may_pass(error)
     keys = (field,) if isinstance(field, str) else field
@@ -350,7 +351,7 @@ def _deepest(table: Table, field: OptionPath) -> Origin:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Return whether the system is the cause, and not a missing file."""
+    """Return whether the system, and not a missing file, is the cause."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)

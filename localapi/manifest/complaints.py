@@ -39,18 +39,18 @@ _EXPECTED = {
     "string_too_long": "text of at most {max_length} characters",
     "too_long": "a list of at most {max_length} items",
     "too_short": "a list that is not empty",
-    "string_pattern_mismatch": "text on one line, without a space at its beginning or end",
+    "string_pattern_mismatch": "text on one line, without leading or trailing spaces",
 }
 """Expected value for each type of error (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A table to check, and its key."""
+    """Table to check, and its key."""
 
     node: Table
     origin: Origin
-    """Origin of the key, where missing values are reported."""
+    """Origin of the key, at which missing values are reported."""
     path: KeyPath
 
 
@@ -80,7 +80,7 @@ def expectation(complaint: ErrorDetails) -> str:
 
 
 def _sentences(model: type[BaseModel], place: Place, errors: Iterable[ErrorDetails]) -> Iterable[Problem]:
-    """Yield one problem per place; errors of the members of a union are combined."""
+    """Yield one problem per place; errors from members of a union are combined."""
     wrong: dict[KeyPath, list[ErrorDetails]] = {}
     for error in errors:
         path, key_origin, _ = _follow(place, error["loc"])
@@ -120,7 +120,7 @@ def _should_be(complaints: list[ErrorDetails], node: Node, path: KeyPath) -> str
     if wants_text and isinstance(node, Scalar) and node.value is not None and not isinstance(node.value, str):
         return f'{message}: put it in quotes, "{node.text}"'
     if not wants_text and isinstance(node, Scalar) and isinstance(node.value, str) and mentions_variables(node.text):
-        return f"{message}: only without quotes, a variable is more than text"
+        return f"{message}: a reference in quotes is always text; remove the quotes"
     return message
 
 

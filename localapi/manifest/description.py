@@ -1,4 +1,4 @@
-"""A manifest as a table for people: each value and its source."""
+"""A manifest as a table for people, with the source of each value."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Row:
 
 
 def describe(manifest: Manifest) -> list[Row]:
-    """Return the server's options, with defaults, then each explicit value in the manifest's order.
+    """Return the server's options, including defaults, then each explicit value in manifest order.
 
-    Defaults of entries are left out: there are too many.
+    Defaults of entries are omitted, because there are too many.
     """
     rows: dict[KeyPath, Row] = {
         ("server", name): Row(f"server.{name}", _default(name), "default")
@@ -36,11 +36,11 @@ def describe(manifest: Manifest) -> list[Row]:
         if isinstance(getattr(ServerOptions(), name), str | float)
     }
     for path, said in manifest.said.items():
-        # The server has only places of secrets, and what is directly in an entry has been checked.
+        # The server has only places of secrets, and the values in an entry itself have been checked.
         if is_hidden(path) and path[0] != "server" and path[3:]:
             rows[path] = Row(".".join(map(str, path)), HIDDEN, str(said.origin))
             continue
-        located = None  # the value of an option after its entry was located
+        located = None  # the option's value after its entry was located
         if len(path) == 3 and path[1] in manifest.entries:  # noqa: PLR2004  # section, id, option
             located = manifest.entries[str(path[1])].identity.options.get(str(path[2]))
         value = said.text
@@ -51,7 +51,7 @@ def describe(manifest: Manifest) -> list[Row]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as the manifest writes it: 15m, 1h, 90s, forever."""
+    """Return a duration in the manifest's notation: 15m, 1h, 90s, forever."""
     if math.isinf(seconds):
         return "forever"
     unit, length = next(((unit, length) for unit, length in _UNITS if seconds and seconds % length == 0), ("s", 1))

@@ -1,8 +1,8 @@
-"""Insert an entry into a manifest's text, or remove one, and leave every other line as it is.
+"""Insert an entry into a manifest's text, or remove one, and leave every other line unchanged.
 
-Lines are inserted and removed at the positions of keys and values from the parser. (ruamel.yaml keeps comments when it
-writes a file, but neither indentation nor spaces.) The result is read again: if anything but the entry has changed, the
-edit is refused.
+Lines are inserted and removed at the parser's positions of keys and values. (ruamel.yaml keeps comments when it writes
+a file, but neither indentation nor spaces.) The result is read again: if anything but the entry has changed, the edit
+is refused.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def entries_of(manifest: Mapping[str, object], section: str) -> Mapping[str, obj
 
 
 def is_blank(text: Text) -> bool:
-    """Return whether there are only comments, which a server refuses, as the file may still be being written."""
+    """Return whether there are only comments. A server refuses such a file, because it may be half-written."""
     return all(line.strip()[:1] in ("", "#") for line in text.text.splitlines())
 
 
 def said(text: Text) -> dict[str, object]:
-    """Return the content of a text by itself; empty if it has only comments. Raise ManifestError."""
+    """Return the content of a single text; empty if it has only comments. Raise ManifestError."""
     if is_blank(text):
         return {}
     layer = layer_of(text)
@@ -86,7 +86,7 @@ def said(text: Text) -> dict[str, object]:
 def _checked(text: Text, after: str, expected: Mapping[str, object], what: str) -> str:
     found = said(Text(text.path, after, ""))
     if unlike(found, expected):
-        raise CannotEdit(f"{text.path} cannot be edited automatically because of how it is written: {what} by hand")
+        raise CannotEdit(f"{text.path} cannot be edited automatically because of its form: {what} by hand")
     return after
 
 
@@ -136,7 +136,7 @@ def _without_entry(lines: Lines, root: Placed, section: PlacedMember, member: Pl
 
 
 def _goes_with_its_entry(lines: Lines, root: Placed, section: PlacedMember) -> bool:
-    """Return whether a section would become empty, without entries and comments."""
+    """Return whether a section would be left without entries and comments."""
     indent, key_end = lines.column(section.start), section.start + len(section.key)
     (entry,) = section.value.members
     inner, keeps = lines.column(entry.start), entry.value.keeps

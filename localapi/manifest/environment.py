@@ -1,4 +1,4 @@
-"""The environment (and `.env`) as a layer over the files: its variables, and the values that they set."""
+"""The environment (and `.env`) as a layer above the files: its variables, and the values that they set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Environment(BaseSettings):
 
 @dataclass(frozen=True)
 class Overrides:
-    """Variables about models. Build it with `read()`; `NO_OVERRIDES` is empty."""
+    """Variables about models. Create it with `read()`; `NO_OVERRIDES` is empty."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     """Variables that are set and not blank, by name."""
@@ -43,7 +43,7 @@ class Overrides:
         try:
             said = create_model("Environment", __base__=_Environment, **fields)()
         except ValidationError as error:
-            # ECHO_MODE is the only variable that is not text.
+            # ECHO_MODE is the only variable that is not a string.
             message = f"should be 1, true, yes, on, 0, false, no or off; found {shown(error.errors()[0]['input'])}"
             raise ManifestError([Problem("environment ECHO_MODE", message)]) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -57,7 +57,7 @@ class Overrides:
 
 
 NO_OVERRIDES = Overrides()
-"""Overrides without any variable, whatever the environment has."""
+"""Overrides without any variables, regardless of the environment."""
 
 
 def variables() -> list[str]:
@@ -66,10 +66,10 @@ def variables() -> list[str]:
 
 
 def layer(overrides: Overrides, lower: Table, *, alone: bool) -> Table:
-    """Return the environment as a layer over `lower`, with new entries for those that `lower` lacks.
+    """Return the environment as a layer above `lower`, with new entries for those that `lower` lacks.
 
-    If there is no manifest (`alone`), echo mode adds an entry of each kind. Raise ManifestError if only the id of an
-    entry is known.
+    If there is no manifest (`alone`), echo mode adds an entry of each kind. Raise ManifestError if nothing but the id
+    of an entry is known.
     """
     members: dict[str, Node] = {}
     echo = lower.get("echo")
@@ -114,7 +114,7 @@ def _entries(
 
 
 def _set_by(overrides: Overrides, variables_of: Mapping[str, Sequence[str]]) -> dict[str, Node]:
-    """Return the value of the first variable of each option that is set; its origin notes the unused others."""
+    """Return the value of the first set variable of each option; its origin notes the other ones, which are unused."""
     found: dict[str, Node] = {}
     for option, names in variables_of.items():
         used = [name for name in names if name in overrides.values]

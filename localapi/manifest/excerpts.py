@@ -1,7 +1,7 @@
-"""The lines of a file around a problem, as they were when it was read.
+"""Lines of a file around a problem, as they were when the file was read.
 
-A manifest should not contain secrets, but somebody may have put one there. So lines below `api_keys`, `key` and
-`headers`, and values that look like secrets, are hidden.
+A manifest should not contain secrets, but may contain one by mistake. So lines below `api_keys`, `key` and `headers`,
+and values that look like secrets, are hidden.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LONG_WORD: Final = re.compile(rf"\S{{{MOST_SHOWN + 1},}}")
 """Word too long to show, such as a recording in base64."""
 HIDDEN: Final = "········"
 PASSWORD: Final = re.compile(r"://[^/\s@]+@")
-"""Name and password in an address."""
+"""User name and password in an address."""
 _KEYS: Final = re.compile(r"""api[_-]?keys?\b|\b(?:key|headers)\b(?=["']?\s*:)""", re.IGNORECASE)
 SECRET: Final = re.compile(
     r"""(?:\w*(?:secret|passw(?:or)?d|api[_-]?key|credential)s?|(?:\w+[_-])?token)["']?\s*:""", re.IGNORECASE
@@ -32,12 +32,12 @@ SECRET: Final = re.compile(
 
 
 def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list[Problem]:
-    """Return the problems, with excerpts for those whose place is in one of these texts (by source)."""
+    """Return the problems, with excerpts for those in one of these texts (by source)."""
     lines = {source: shown_lines(text) for source, text in texts.items()}
     found: list[Problem] = []
     for problem in problems:
         if len(found) < MOST and problem.line is not None and problem.source in lines:
-            first = max(1, problem.line - AROUND)  # lines count from 1, and one may be past the end of the file
+            first = max(1, problem.line - AROUND)  # lines count from 1, and the number may be past the end of the file
             around = lines[problem.source][first - 1 : problem.line + AROUND]
             found.append(replace(problem, excerpt=Excerpt(first, tuple(around))))
         else:
@@ -46,7 +46,7 @@ def with_excerpts(problems: Sequence[Problem], texts: Mapping[str, str]) -> list
 
 
 def shown_lines(text: str) -> list[str]:
-    """Return all lines with secrets hidden and long words cut."""
+    """Return all lines with secrets hidden and long words shortened."""
     text = PASSWORD.sub(f"://{HIDDEN}@", text)
     lines = [_LONG_WORD.sub(lambda word: f"{word[0][: MOST_SHOWN - 1]}…", line) for line in BREAK.split(text)]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]}…" for line in _without_secrets(lines)]
@@ -68,7 +68,7 @@ def _without_secrets(lines: Sequence[str]) -> Iterator[str]:
             indent, depth = _indent(line), _opened(line[found.end() :])
             end = line.find(":", found.end()) + 1 or found.end()
             yield line[:end] + (f" {HIDDEN}" if line[end:].strip() else "")
-        elif found := SECRET.search(line[:LONGEST]):  # the rest is cut anyway, and searching it is slow
+        elif found := SECRET.search(line[:LONGEST]):  # the rest is cut off anyway, and searching it is slow
             yield f"{line[: found.end()]} {HIDDEN}"
         else:
             yield line

@@ -1,4 +1,4 @@
-"""Values of the manifest that no message shows, because they may be secrets."""
+"""Values of the manifest that messages never show, because they may be secrets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from localapi.kinds import KINDS
 from localapi.manifest.origin import KeyPath
 
 _PLACES = ("env", "file")
-"""Keys that name the place of a secret, which may be shown."""
+"""Keys that tell where a secret is; their values may be shown."""
 
 
 def is_hidden(path: KeyPath) -> bool:
     """Return whether the value at a path of keys may be a secret.
 
-    These are all below `server.api_keys`, and the options of an entry or a peer that are declared with `repr=False`.
+    This is so for everything below `server.api_keys`, and for options of an entry or a peer that are declared with
+    `repr=False`.
     """
     if path[:2] == ("server", "api_keys"):
         return True

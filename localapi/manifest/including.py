@@ -1,6 +1,6 @@
-"""Read a file with the files that it includes: `include: [models.d/*.yaml]`, relative to the file that says so.
+"""Read a file with the files that it includes: `include: [models.d/*.yaml]`, relative to the including file.
 
-The files together are one layer. None of them overrides another: what two of them set is an error that names both
+Together, the files are one layer. None overrides another: a value that two of them set is an error that names both
 places.
 """
 
@@ -26,18 +26,18 @@ from localapi.manifest.yaml_layer import Layer, read_layer
 
 MAX_FILES: Final = 100
 MAX_LEVELS: Final = 8
-"""Maximum files from the manifest to a file that is included by an included one, and so on."""
+"""Maximum depth of nested includes."""
 _WILD: Final = re.compile(r"[*?\[]")
 _JOINED: Final = frozenset({(), ("server", "api_keys"), *((name,) for name in (*KINDS, "server", "peers"))})
 """Tables whose keys may come from several files."""
 
 Place = tuple[Path, str]
-"""A folder, and a name or a pattern of names in it."""
+"""Folder, and a name or a pattern of names in it."""
 
 
 @dataclass
 class Inclusion:
-    """The files that one file leads to. `read_file` returns the content of each; it may raise ManifestError."""
+    """Files reached from one file. `read_file` returns the content of each; it may raise ManifestError."""
 
     read_file: Callable[[Path], Layer]
     problems: list[Problem]
@@ -48,11 +48,14 @@ class Inclusion:
     complete: bool = True
     """False if a file cannot be read or is invalid YAML."""
     patterns: set[Place] = field(default_factory=set)
-    """Places in which further files would be included."""
+    """Places at which further files would be included."""
     _included_at: dict[str, str] = field(default_factory=dict)
 
     def follow(self, path: Path, at: Origin | None = None, above: Sequence[str] = ()) -> None:
-        """Read a file, and then those that it includes. `at` is the place that includes it, `above` who leads there."""
+        """Read a file, and then those that it includes.
+
+        `at` is where it is included, and `above` the chain of files that lead to it.
+        """
         identity = _identity(path)
         if not self._may_follow(path, identity, at, above):
             return
@@ -97,7 +100,7 @@ class Inclusion:
         elif identity in self._included_at:
             message = f"{path} is already included at {self._included_at[identity]}; remove one of them"
         elif len(above) >= MAX_LEVELS:
-            message = f"{path} is the end of a chain of more than {MAX_LEVELS} files; include it from an earlier one"
+            message = f"{path} is nested more than {MAX_LEVELS} files deep; include it from an earlier one"
         elif len(self.files) >= MAX_FILES:
             message = f"more than {MAX_FILES} files up to here; include fewer"
         if message:
@@ -105,7 +108,7 @@ class Inclusion:
         return not message
 
     def _matching(self, folder: Path, pattern: str) -> list[Path]:
-        """Return the files of a path or a pattern, sorted by name. Note where further ones would be."""
+        """Return the files of a path or a pattern, sorted by name. Record where further ones would be."""
         found = [folder]
         parts = Path(os.path.expanduser(pattern)).parts
         for position, part in enumerate(parts):
@@ -124,15 +127,15 @@ class Followed:
     """Files and folders to watch for changes of a manifest."""
 
     yaml: tuple[Path, ...]
-    """The roots and what they include, existing or not."""
+    """The roots and the files that they include, existing or not."""
     files: tuple[Path, ...]
-    """These, and others whose changes matter."""
+    """These files, and others whose changes matter."""
     patterns: frozenset[Place]
-    """Names of files that would belong to it."""
+    """Names of files that would belong to the manifest."""
 
 
 def followed(roots: Iterable[Path]) -> Followed:
-    """Return what these files lead to, valid or not, and `.env` if one of them refers to variables. Blocks."""
+    """Return the files reached from these, valid or not, and `.env` if one of them refers to variables. Blocks."""
     found = Inclusion(_unchanged, [])
     for root in roots:
         found.follow(root)
@@ -142,7 +145,7 @@ def followed(roots: Iterable[Path]) -> Followed:
 
 
 def _unchanged(path: Path) -> Layer:
-    """Return the content of a file, which is read again only if its time, size or number has changed."""
+    """Return the content of a file, which is read again only if its time, size or inode has changed."""
     stamp: tuple[int, ...] = ()
     with contextlib.suppress(OSError, ValueError):
         state = path.stat()
@@ -167,7 +170,7 @@ def _patterns(include: Member, problems: list[Problem]) -> Iterator[Scalar]:
         if not (isinstance(item, Scalar) and isinstance(item.value, str) and item.value):
             message = f"should be a path, or a list of paths such as models.d/*.yaml; found {noun(item)}"
         elif "**" in item.value:
-            message = "** has no meaning here; name each folder, or use * for the name of one folder"
+            message = "** is not supported here; name each folder, or use * for the name of one folder"
         if message:
             problems.append(item.origin.problem(message, key))
         elif isinstance(item, Scalar):

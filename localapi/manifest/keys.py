@@ -1,7 +1,7 @@
 """API keys: which models each key may use, and where its secret is. Only a digest of a secret is kept.
 
-Digests are salted with a random number of this process, so they are useless outside of it. No message of this module
-repeats a value below `api_keys`: somebody may have put a secret there.
+Digests are salted with a random number of this process, so they are useless outside it. No message of this module
+repeats a value below `api_keys`, because it may be a secret by mistake.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KeyOptions(StrictModel):
     models: Annotated[
         list[Name] | None,
         Field(
-            description="Ids and aliases of the models that the key may use. Default: all.",
+            description="Ids and aliases of the models that the key may use. Default: all models.",
             examples=[["local-chat"]],
         ),
     ] = None
@@ -67,15 +67,15 @@ class KeyOptions(StrictModel):
 
 @dataclass(frozen=True)
 class Key:
-    """One key as the server uses it."""
+    """A key as the server uses it."""
 
     name: str
     digest: bytes = field(repr=False)
     models: frozenset[str] | None = None
-    """Ids of the entries that the key may use; None: all."""
+    """Ids of the entries that the key may use; None for all."""
     admin: bool = False
     of_peers: frozenset[str] = field(default=frozenset(), compare=False)
-    """Ids of the models of peers among these, as far as they are known."""
+    """Ids of peers' models among these, as far as they are known."""
 
     def opens(self, entry_id: str) -> bool:
         """Return whether requests with this key may use the entry."""

@@ -10,8 +10,8 @@ from localapi.manifest.server_options import known_options
 def overlay(lower: Table, upper: Table) -> Table:
     """Return two layers merged; values of the upper one take precedence.
 
-    A null removes a value of the lower layer, if there is one. If `upper` changes the backend of an entry, options that
-    only the former backend has, such as its path, are dropped.
+    A null removes the value of the lower layer, if there is one. If `upper` changes the backend of an entry, options
+    that only the former backend has, such as its path, are dropped.
     """
     for section in KINDS:
         entries, over = lower.table(section), upper.table(section)
@@ -43,7 +43,7 @@ def _merged(lower: Table, upper: Table) -> Table:
 
 
 def _without_former(section: str, member: Member, over: Node | None) -> Member:
-    """Return the entry without options that the backend named in `over` does not have."""
+    """Return the entry without options that the backend in `over` does not have."""
     if not (isinstance(member.node, Table) and isinstance(over, Table)):
         return member
     backend = known_options(section, _text(over.get("backend")))

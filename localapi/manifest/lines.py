@@ -1,6 +1,6 @@
-"""Find lines of a text by positions of characters: where they begin and end, and which belong together.
+"""Find lines of a text by character positions: where they start and end, and which belong together.
 
-Knows blanks, comments and line breaks, and nothing else of YAML.
+This module knows blanks, comments and line breaks, and nothing else of YAML.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Line breaks of YAML 1.1."""
 _USUAL_BREAK: Final = re.compile("\r\n|[\n\r]")
-"""Line breaks of editors; the others may occur inside of a comment."""
+"""Line breaks of editors; the others may occur inside a comment."""
 _LAST_BREAK: Final = re.compile(rf"({BREAK.pattern})\Z")
 
 
 class Lines:
-    """A text whose positions count characters; a line is identified by the position where it begins."""
+    """Text whose positions count characters; a line is identified by the position of its start."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -57,16 +57,16 @@ class Lines:
         return line > 0 and self.is_blank(self.previous_line(line))
 
     def begin(self, at: int, indent: int, floor: int) -> int:
-        """Return the line where something begins, including the comments directly above with the same indentation."""
+        """Return the line where a construct starts, including the comments directly above with the same indentation."""
         line = self.line_start(at)
         while line > floor and self._comment_indent(above := self.previous_line(line)) == indent:
             line = above
         return line
 
     def after(self, end: int, indent: int, *, keeps: bool = False) -> int:
-        """Return the line after something that ends at a position, and after the deeper comments directly below it.
+        """Return the line after a construct that ends at a position, and after the deeper comments directly below it.
 
-        A value that `keeps` its last blank lines ends where the next line begins.
+        A value that `keeps` its last blank lines ends where the next line starts.
         """
         line = end if keeps else self.next_line(max(end - 1, 0))
         while line < len(self.text) and (found := self._comment_indent(line)) is not None and found > indent:
@@ -74,7 +74,7 @@ class Lines:
         return line
 
     def after_all(self, end: int, indent: int, *, keeps: bool = False) -> int:
-        """Return the line after something, and after all deeper comments that follow, even after blank lines."""
+        """Return the line after a construct, and after all deeper comments that follow, even after blank lines."""
         after = line = self.after(end, indent, keeps=keeps)
         while line < len(self.text):
             found = self._comment_indent(line)

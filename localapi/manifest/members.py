@@ -1,4 +1,4 @@
-"""Put a member into a mapping of a YAML text, or take one out, by the positions of keys and values."""
+"""Add a member to a mapping of a YAML text, or remove one, by the positions of keys and values."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def into_block(lines: Lines, mapping: Placed, key: str, value: object, *, levels
 
 
 def into_flow(text: str, mapping: Placed, item: str) -> str:
-    """Return the text with a new member at the end of a mapping in brackets."""
+    """Return the text with a new member at the end of a mapping in braces."""
     at, comma = (mapping.members[-1].end, ", ") if mapping.members else (text.index("{", mapping.start) + 1, "")
     return text[:at] + comma + item + text[at:]
 
 
 def step_of(lines: Lines, root: Placed) -> int:
-    """Return by how much the first block in a mapping is indented."""
+    """Return the indentation of the first block in a mapping, relative to the mapping."""
     for member in root.members:
         if member.value.form == "block":
             return max(lines.column(member.value.members[0].start) - lines.column(member.start), 1)
@@ -46,7 +46,8 @@ def out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
     if before is not None:
         while start > floor and lines.blank_above(start):
             start = lines.previous_line(start)
-        # Following lines must not become the end of a block text that keeps its blank lines; a comment would end it.
+        # The following lines must not become the end of a block scalar that keeps its blank lines; a comment would
+        # end it.
         spare = before.value.keeps and not lines.text[before.end : start].strip()
     else:
         spare = at + 1 < len(mapping.members) and not lines.blank_above(start)
@@ -56,7 +57,7 @@ def out_of_block(lines: Lines, mapping: Placed, member: PlacedMember) -> str:
 
 
 def out_of_flow(text: str, mapping: Placed, member: PlacedMember) -> str:
-    """Return the text without a member of a mapping in brackets."""
+    """Return the text without a member of a mapping in braces."""
     at = mapping.members.index(member)
     if at and "#" not in text[mapping.members[at - 1].end : member.start]:
         return text[: mapping.members[at - 1].end] + text[member.end :]

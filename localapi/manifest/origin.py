@@ -1,4 +1,4 @@
-"""A tree of values that know their origin."""
+"""Tree of values that know their origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Origin:
-    """The file, line and column, or the variable, of a value."""
+    """File, line and column of a value, or its variable."""
 
     source: str
     """File as it was named, or "environment NAME"."""
@@ -44,7 +44,7 @@ class Scalar:
     """Value as written, without quotes."""
     origin: Origin
     is_plain: bool = False
-    """True if it was written without quotes, and not as a block text."""
+    """True if it was written without quotes, and not as a block scalar."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Member:
-    """A key of a table and its value."""
+    """Key of a table, and its value."""
 
     origin: Origin
     """Origin of the key."""
@@ -100,7 +100,7 @@ def plain(node: Node) -> object:
 
 
 def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
-    """Yield every scalar and list with its path of keys; a list is one leaf, as layers replace it whole."""
+    """Yield every scalar and list with its path of keys; a list is one leaf, because layers replace it as a whole."""
     if isinstance(node, Table) and node.members:
         for key, member in node.members.items():
             yield from leaves(member.node, (*path, key))
@@ -109,7 +109,7 @@ def leaves(node: Node, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Node]]:
 
 
 def follow(node: Node, location: Iterable[str | int]) -> Iterator[tuple[str | int, Origin, Node]]:
-    """Yield each step of a location that exists: the key, its origin, and the value. Other steps are skipped."""
+    """Yield the key, its origin and the value for each existing step of a location. Other steps are skipped."""
     for step in location:
         if isinstance(node, Table) and step in node.members:
             member = node.members[str(step)]

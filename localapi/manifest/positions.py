@@ -1,4 +1,4 @@
-"""The positions of each key and value in a YAML text, in characters, for editing it.
+"""Positions of each key and value in a YAML text, in characters, for editing it.
 
 The text must be valid for `yaml_layer`. Nothing here interprets values.
 """
@@ -16,24 +16,24 @@ from yaml import events
 Form = Literal["block", "flow", "list", "scalar", "alias"]
 
 _KEEPS = re.compile(r"[|>][-+0-9]*\+|[|>]\+")
-"""Header of a block text that includes its last blank lines."""
+"""Header of a block scalar that includes its last blank lines."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A value and its position."""
+    """Value and its position."""
 
     start: int
     end: int
     """Position after the last character, including nested values."""
     form: Form
-    """Style of a mapping: a block or, in brackets, a flow."""
+    """Style of a mapping: a block, or a flow in braces."""
     members: tuple[PlacedMember, ...] = ()
     """Members of a mapping."""
     items: tuple[Placed, ...] = ()
     """Items of a list."""
     keeps: bool = False
-    """True if its last blank lines are a part of it."""
+    """True if its last blank lines are part of it."""
 
     def member(self, key: str) -> PlacedMember | None:
         """Return the member with this key."""
@@ -42,7 +42,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class PlacedMember:
-    """A key and its value."""
+    """Key and its value."""
 
     key: str
     start: int
@@ -59,7 +59,7 @@ class PlacedMember:
 
 def place(text: str) -> Placed | None:
     """Return the root value, or None if the text has no value."""
-    # PyYAML's own parser, even if libyaml is available: its positions count characters.
+    # PyYAML's own parser, even if libyaml is available, because its positions count characters.
     stream = yaml.parse(text, Loader=yaml.SafeLoader)
     for event in stream:
         if isinstance(event, events.DocumentStartEvent):

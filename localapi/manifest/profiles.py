@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w-]*(\.[\w-]+)*")
 
 
 def is_path(profile: str) -> bool:
-    """Return whether a profile is given as a path, and not as a name."""
+    """Return whether a profile is given as a path instead of a name."""
     return "/" in profile or profile.endswith((".yaml", ".yml"))
 
 
@@ -32,7 +32,7 @@ def profile_path(profile: str, manifest: Path) -> Path:
 
 
 def unknown_profile(profile: str, path: Path, manifest: Path) -> Problem:
-    """Return the problem of a profile whose file does not exist."""
+    """Return the problem for a profile whose file does not exist."""
     if path == Path(profile):
         return Problem(str(path), "this profile does not exist; give the name of a profile or the path of its file")
     folders = ", ".join(dict.fromkeys(map(str, _folders(manifest))))

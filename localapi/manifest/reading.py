@@ -27,17 +27,17 @@ NOTHING_TO_SERVE = (
     "another file with --manifest, or set CHAT_MODEL_PATH, AUDIO_MODEL_PATH or ECHO_MODE=1"
 )
 
-# os.path.exists returns False if Path.exists raises: for a name that is too long, or in an unreadable folder.
+# os.path.exists returns False where Path.exists raises: for a name that is too long, or in an unreadable folder.
 
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """Source of a manifest. Reading it again may return another manifest."""
+    """Source of a manifest. Reading it again may return a different manifest."""
 
     path: Path | None = None
-    """Path of the manifest. None: `models.yaml` in the current folder, optional if the environment names a model."""
+    """Path of the manifest; None for `models.yaml` in the current folder, optional if the environment names a model."""
     profile: str | None = None
-    """Name of the profile or, with a slash or .yaml, path of its file."""
+    """Name of the profile or, with a slash or .yaml, the path of its file."""
     overrides: Overrides = NO_OVERRIDES
 
     @property
@@ -48,12 +48,12 @@ class ManifestSource:
     def files(self) -> tuple[Path, ...]:
         """Return the files to watch, existing or not.
 
-        These are the manifest, the profile, what both include, and `.env` if one refers to variables. Blocks.
+        These are the manifest, the profile, the files that they include, and `.env` if one refers to variables. Blocks.
         """
         return self._followed().files
 
     def own_files(self) -> tuple[Path, ...]:
-        """Return the manifest and what it includes, without the profile. Blocks."""
+        """Return the manifest and the files that it includes, without the profile. Blocks."""
         return followed([self.manifest]).yaml
 
     def patterns(self) -> frozenset[Place]:
@@ -68,7 +68,7 @@ class ManifestSource:
         return followed(files)
 
     def pinned(self) -> ManifestSource:
-        """Return this source, but with a required `models.yaml` if the file exists now.
+        """Return this source, but with `models.yaml` required if it exists now.
 
         A server that has read the file must not treat it as absent while an editor replaces it.
         """
@@ -82,7 +82,7 @@ def read(
 
     `instead` replaces the content of one of the files, as if it had been saved. Only a server needs the secrets of
     keys; other commands may run in an environment without them. An entry that is unchanged since `served` is accepted
-    even if its files are gone.
+    even if its files are missing.
     """
     alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
@@ -109,7 +109,7 @@ def read(
 
 
 def _layers(source: ManifestSource, problems: list[Problem], instead: Text | None, *, alone: bool) -> list[Inclusion]:
-    """Return the layers of the manifest and the profile, each with what it includes. Collect all problems."""
+    """Return the layers of the manifest and the profile, each with the files that it includes. Collect all problems."""
 
     def read_file(path: Path) -> Layer:
         return layer_of(instead) if instead is not None and path == instead.path else read_layer(path)
@@ -139,7 +139,7 @@ def _layers(source: ManifestSource, problems: list[Problem], instead: Text | Non
 
 
 def _empty_entries(root: Table) -> list[Problem]:
-    """Return problems for null entries: a profile removes entries that way, but in the manifest it is an error."""
+    """Return problems for null entries, by which a profile removes entries; in the manifest they are errors."""
     return [
         member.origin.problem("is empty; set at least its backend, or remove the line", (section, key))
         for section in KINDS

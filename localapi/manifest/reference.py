@@ -53,7 +53,7 @@ Schema = Mapping[str, Any]
 _DURATION: Final = TypeAdapter(Duration).json_schema()["anyOf"]
 _MEMORY: Final = TypeAdapter(MemorySize).json_schema()["anyOf"]
 _EXACT: Final = 2**53
-"""Bounds beyond this only come from the wire format, and are not shown."""
+"""Bounds beyond this come only from the wire format, and are not shown."""
 
 
 def markdown() -> str:
@@ -70,7 +70,9 @@ def markdown() -> str:
         _titled("echo", _table(TopLevel, ["echo"], hot=set())),
         _titled("Every model", _table(EntryOptions, EntryOptions.model_fields, hot=EntryOptions.model_fields)),
         _section(ReplicaLimits, "See [docs/machines.md](machines.md#replicas)."),
-        _section(Place, "What a worker takes of `server.cluster`; `{}` is any node with a free core.", hot=()),
+        _section(
+            Place, "Resources that a worker needs from `server.cluster`; `{}` means any node with a free core.", hot=()
+        ),
         *(part for kind in KINDS.values() for part in _of_kind(kind)),
     ]
     return "\n".join(parts)
@@ -82,7 +84,7 @@ def _nested() -> dict[type[BaseModel], str]:
 
 
 def _section(model: type[BaseModel], text: str = "", *, hot: Iterable[str] | None = None) -> str:
-    """Return the section of a nested class. All of its options change in place, unless `hot` says which do."""
+    """Return the section of a nested class. All of its options change in place, unless `hot` lists those that do."""
     fields = model.model_fields
     return _titled(_nested()[model], _table(model, fields, hot=fields if hot is None else hot), text=text)
 
@@ -106,7 +108,7 @@ def _of_kind(kind: Kind) -> Iterable[str]:
 def _in_place(backend: type[EntryOptions], name: str) -> set[str]:
     """Return the options that are not part of the identity, and therefore change in place."""
     required = {field: "" for field, info in backend.model_fields.items() if info.is_required()}
-    with warnings.catch_warnings(action="ignore"):  # a required option may be no text
+    with warnings.catch_warnings(action="ignore"):  # a required option may be something other than text
         identity = backend.model_construct(None, **{**required, "backend": name}).identity().options
     return set(backend.model_fields) - set(identity) - {"backend"}
 

@@ -1,7 +1,7 @@
-"""Replace `${env.NAME}` and `${env.NAME:-default}` in the values of a file; `$${` stands for `${` itself.
+"""Replace `${env.NAME}` and `${env.NAME:-default}` in the values of a file; `$${` stands for a literal `${`.
 
-Keys of mappings stay as they are. A value keeps what was written as its text, so that messages, `localapi check` and
-`/status` show the reference and not what it stands for, which may be a secret.
+Keys of mappings are left unchanged. A value keeps its written text, so that messages, `localapi check` and `/status`
+show the reference and not its value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from localapi.manifest.scalars import resolve
 _MARKS: Final = re.compile(
     r"(?P<escape>\$\$\{)|\$\{env\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}|(?P<wrong>\$\{env\b[^}]*\}?)"
 )
-_FORMS: Final = "write ${env.NAME} or ${env.NAME:-default}, or $${ for the text itself"
+_FORMS: Final = "write ${env.NAME} or ${env.NAME:-default}, or $${ for a literal ${"
 
 
 def mentions_variables(text: str) -> bool:
-    """Return True if a file's text may have references."""
+    """Return True if a file's text may contain references."""
     return "${env." in text
 
 
 @dataclass
 class Variables:
-    """The variables of the environment, and below them those of `.env`, which is read once, if it is needed."""
+    """Variables of the environment, and below them those of `.env`, which is read once, when needed."""
 
     problems: list[Problem]
     _dotenv: Mapping[str, str | None] | None = field(default=None, repr=False)
@@ -71,7 +71,7 @@ def _resolved(node: Node, path: KeyPath, get: Callable[[str], str | None], probl
 
 
 def _scalar(node: Scalar, path: KeyPath, get: Callable[[str], str | None], problems: list[Problem]) -> Scalar:
-    """Return a value with its references replaced; one written without quotes is then typed as YAML types it."""
+    """Return a value with its references replaced; a value without quotes is then typed as YAML types it."""
     replaced = False
 
     def substitute(found: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""Add an entry to a manifest's file, or remove one: show the change, or save it atomically.
+"""Add an entry to a manifest file, or remove one: show the change, or save it atomically.
 
-The result is first read as the server would, with profile and environment, so that an invalid edit is never saved.
-Only the secrets of keys may be missing here.
+The result is first read as the server would read it, with profile and environment, so that an invalid edit is never
+saved. Only the secrets of keys may be missing here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True)
 class Edit:
-    """A checked change of a file that is not saved yet."""
+    """Checked change of a file that is not saved yet."""
 
     path: Path
     """Path as it was named."""
@@ -54,20 +54,20 @@ class Edit:
         return text_of(self.path, self.after)
 
     def shown_diff(self) -> str:
-        """Return the change in the form of `diff -u` for a page, with what may be secret hidden."""
+        """Return the change in the form of `diff -u` for a page, with possible secrets hidden."""
         before = shown_lines((self.before or b"").decode("utf-8-sig", errors="replace"))
         after = shown_lines(self.after.decode("utf-8-sig"))
         return unified(before, after, str(self.path))
 
     def diff(self) -> str:
-        """Return the change in the form of `diff -u`, with unchanged line breaks."""
+        """Return the change in the form of `diff -u`, with line breaks unchanged."""
         old = [] if self.before is None else _lines(self.before)
         name = str(self.path)
         told = difflib.unified_diff(old, _lines(self.after), "/dev/null" if self.before is None else name, name)
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in told)
 
     def save(self) -> None:
-        """Replace the file atomically, and keep its mode and links. Raise CannotEdit if it has changed since."""
+        """Replace the file atomically, keeping its mode and links. Raise CannotEdit if it has changed since."""
         target = self.path.resolve()
         try:
             self._refuse_what_changed(target)
@@ -87,7 +87,7 @@ class Edit:
             raise FileChanged(f"{self.path} has changed since it was read and was not saved; try again")
 
     def _refuse_read_only(self, target: Path) -> None:
-        """Raise CannotEdit for a read-only file, which could be replaced, but is read-only for a reason."""
+        """Raise CannotEdit for a read-only file. It could be replaced, but is read-only for a reason."""
         if self.before is None:
             return
         if not stat.S_IMODE(target.stat().st_mode) & _WRITABLE or not os.access(target, os.W_OK):
@@ -96,7 +96,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Draft:
-    """An edit, and the manifest that it would make."""
+    """Edit, and the manifest that would result."""
 
     edit: Edit
     manifest: Manifest
@@ -105,10 +105,10 @@ class Draft:
 def changing(
     source: ManifestSource, path: Path, patches: Sequence[Patch], *, sha256: str | None, served: Manifest | None = None
 ) -> Draft:
-    """Return the edit of one of a manifest's files that makes these changes, for a server with `served`. Blocks.
+    """Return the edit that makes these changes in one of a manifest's files, for a server with `served`. Blocks.
 
-    `sha256` is the digest of the file that they are for; None: there is no file. Raise FileChanged if it is another
-    one now, CannotEdit, or ManifestError.
+    `sha256` is the digest of the file to change; None if there is no file. Raise FileChanged if the file is different
+    now, CannotEdit, or ManifestError.
     """
     before = content_of(path)
     if digest_of(before) != sha256:
@@ -120,10 +120,10 @@ def changing(
 
 
 def content_of(path: Path) -> bytes | None:
-    """Return what a file has; None if there is none. Raise ManifestError if it cannot be read."""
+    """Return the content of a file; None if there is none. Raise ManifestError if it cannot be read."""
     if not os.path.lexists(path):
         return None
-    read_text(path)  # says why it cannot be read, or is no text
+    read_text(path)  # raises with the reason if it cannot be read or is not text
     return path.read_bytes()
 
 
@@ -163,7 +163,7 @@ def removing(source: ManifestSource, entry_id: str) -> Edit:
 
 
 def files_of_entries(source: ManifestSource) -> dict[str, tuple[Path, str]]:
-    """Return the file of each entry of the manifest and of what it includes, and its section. Raise ManifestError."""
+    """Return the file of each entry of the manifest and its included files, and its section. Raise ManifestError."""
     found: dict[str, tuple[Path, str]] = {}
     for path in source.own_files():
         told = said(read_text(path))
@@ -191,7 +191,7 @@ def value_of(text: str, named: str) -> object:
 
 
 def _of_others(source: ManifestSource, name: str) -> str:
-    """Return where a name that is not an id in the file comes from, for a message."""
+    """Return the origin of a name that is not an id in the file, for a message."""
     manifest = read(source, needs_secrets=False)
     entry = manifest.resolve(name)
     if entry is None:
@@ -222,5 +222,5 @@ def _bytes(before: bytes | None, after: str) -> bytes:
 
 
 def _lines(data: bytes) -> list[str]:
-    r"""Return the lines of a file as `diff` sees them, which are ended only by \n."""
+    r"""Return the lines of a file as `diff` sees them, ended only by \n."""
     return list(io.StringIO(data.decode("utf-8-sig", errors="replace"), newline="\n"))

@@ -17,7 +17,7 @@ from typing import Final
 from localapi.manifest.origin import Plain
 
 REFERENCE: Final = r"\$\{env\.[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"
-"""Pattern of a reference to a variable, also for the JSON Schema."""
+"""Pattern of a reference to a variable, also used in the JSON Schema."""
 
 _WORDS: dict[str, Plain] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -32,7 +32,7 @@ _FRACTION = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][\w./@+-]*", re.ASCII)
 _OTHER_BOOLEANS = frozenset({"y", "n", "yes", "no", "on", "off"})
-"""Texts that are booleans in YAML 1.1."""
+"""Texts that are booleans only in YAML 1.1."""
 _ESCAPED = re.compile("[\x7f-\xa0\u2028\u2029\ufeff]")
 
 
@@ -70,14 +70,14 @@ def in_yaml(value: object) -> str:  # noqa: PLR0911  # one for each kind of valu
 
 
 def on_line(value: object) -> str:
-    """Return a value for the rest of a line, outside of brackets. A reference without quotes may become any scalar."""
+    """Return a value for the rest of a line, outside brackets. A reference without quotes may become any scalar."""
     if isinstance(value, str) and re.fullmatch(REFERENCE, value):
         return value
     return in_yaml(value)
 
 
 def block_lines(key: str, value: object, indent: int, step: int, *, levels: int = 1) -> list[str]:
-    """Return the lines of a key and its value; this many levels of mappings have a line for each of their keys."""
+    """Return the lines of a key and its value; this many levels of mappings are written with one line per key."""
     head = f"{' ' * indent}{_text(key)}:"
     if levels == 0 or not isinstance(value, Mapping) or not value:
         return [f"{head} {on_line(value)}"]

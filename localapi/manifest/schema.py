@@ -1,7 +1,7 @@
 """The JSON Schema of models.yaml and of profiles, made from the same classes that check them.
 
-One schema serves both, so that editors need one line. It allows what only a profile may contain: an entry without a
-backend (it changes an entry of the manifest), and null (it removes a value).
+One schema serves both, so that editors need one line. It also allows what only a profile may contain: an entry without
+a backend (it changes an entry of the manifest), and null (it removes a value).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REF = "#/$defs/{model}"
 _NULL: Schema = {"type": "null"}
 _REFERENCE: Schema = {"$ref": "#/$defs/Reference"}
 _OUTSIDE = ("description", "default", "examples")
-"""Keywords that editors look for outside of alternatives."""
+"""Keywords that editors look for outside alternatives."""
 
 
 def json_schema() -> Schema:
@@ -36,21 +36,21 @@ def json_schema() -> Schema:
     definitions = {name: _with_references(schema) for name, schema in definitions.items()}
     definitions["Reference"] = {
         "type": "string",
-        "description": "A variable of the environment or of .env, which may have a default: ${env.NAME:-default}.",
+        "description": "A variable from the environment or .env, optionally with a default: ${env.NAME:-default}.",
         "pattern": REFERENCE,
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "The manifest of localapi (models.yaml), and its profiles",
+        "title": "Manifest of localapi (models.yaml) and its profiles",
         **_with_references(top),
-        "patternProperties": {f"^{EXTENSION}": {"description": "Ignored: a place for anchors."}},
-        "description": "Declares the models of the server, which follows this file while it runs.",
+        "patternProperties": {f"^{EXTENSION}": {"description": "Ignored; can hold anchors."}},
+        "description": "Declares the models of the server, which applies changes of this file while it runs.",
         "$defs": dict(sorted(definitions.items())),
     }
 
 
 def _with_references(schema: Schema) -> Schema:
-    """Return a schema that takes references to variables wherever it takes scalars but not every text."""
+    """Return a schema that accepts references to variables wherever it accepts scalars but not every string."""
     found = dict(schema)
     for key in ("properties", "patternProperties"):
         if key in found:
@@ -67,7 +67,7 @@ def _with_references(schema: Schema) -> Schema:
 
 
 def _refuses_references(schema: Schema) -> bool:
-    """Return whether a schema takes scalars, other than null and a constant, but not a reference."""
+    """Return whether a schema accepts scalars, other than null and constants, but not references."""
     return "enum" in schema or "pattern" in schema or schema.get("type") in ("integer", "number", "boolean")
 
 
@@ -105,7 +105,7 @@ def _change(section: str, definitions: Schema) -> Schema:
 def _readable(schema: Schema) -> Schema:
     """Return a model's schema for users.
 
-    It has no generated titles and only the first paragraph of a docstring; null is allowed if it means the default.
+    It has no generated titles, and only the first paragraph of a docstring; null is allowed if it means the default.
     """
     properties: Schema = {}
     for key, item in schema.get("properties", {}).items():

@@ -1,6 +1,6 @@
-"""Explain YAML's syntax errors in plain words: what is wrong at a place, and what to do.
+"""Explain YAML syntax errors in plain words: what is wrong at a place, and how to fix it.
 
-libyaml and PyYAML's own parser word the same error differently; the first pattern found in the text decides.
+libyaml and PyYAML's own parser word the same error differently; the first pattern found in the text applies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AT_START = {
     "unexpected end of stream": "this quote is never closed; add the closing quote",
     "unexpected document separator": "this quote is not closed before the line ---; add the closing quote",
 }
-"""Errors to report at the beginning of the construct, not where the parser gave up."""
+"""Errors to report at the start of the construct instead of where the parser gave up."""
 
 _AT_PLACE = {
     "values are not allowed": (
@@ -44,16 +44,16 @@ _AT_PLACE = {
     "'-' indicator": _INDENTATION,
     "<block end>": _INDENTATION,
     "document start": "found text after the end of the document; remove it",
-    "directive": "lines that begin with % are directives, which a manifest does not need; remove this line",
+    "directive": "lines that begin with % are directives, which are not needed in a manifest; remove this line",
     "incompatible YAML document": "the version in the %YAML line is not supported; remove the line",
     "tag": "tags (words that begin with !) are not supported; put the text in quotes or remove the tag",
-    "comment or line break": "a block text begins on the line after | or >; end this line here",
-    "chomping or indentation": "a block text begins on the line after | or >; end this line here",
+    "comment or line break": "block text starts on the line after | or >; end this line here",
+    "chomping or indentation": "block text starts on the line after | or >; end this line here",
 }
 
 
 def explain(error: yaml.YAMLError, source: str, text: str) -> Problem:
-    """Return the problem that a parser's error means."""
+    """Return the problem for a parser's error."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return Problem(source, f"is not valid YAML: {' '.join(str(error).split())}")
     problem = error.problem or "it cannot be read"

@@ -1,4 +1,4 @@
-"""Read the text of a file, or say why that is not possible."""
+"""Read the text of a file, or explain why that is not possible."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_text(path: Path) -> Text:
         if path.is_dir():
             raise _problem(path, "is a folder; give a YAML file")
         if path.exists() and not path.is_file():
-            raise _problem(path, "is not a regular file, so it cannot be followed; give a YAML file")
+            raise _problem(path, "is not a regular file, so its changes cannot be followed; give a YAML file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:

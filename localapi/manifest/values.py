@@ -1,6 +1,6 @@
-"""Set or remove values in a manifest's text by their path of keys, and leave every other line as it is.
+"""Set or remove values in a manifest's text by path of keys, and leave every other line unchanged.
 
-A value that equals the present one is not touched, so that its comments and its form stay. Nothing here checks the
+A value that equals the present one is not touched, so that its comments and form are kept. Nothing here checks the
 result: `changing` reads it again.
 """
 
@@ -20,13 +20,13 @@ from localapi.manifest.scalars import block_lines, in_yaml, on_line
 Path = tuple[str, ...]
 MERGE: Final = "<<"
 _BLOCK_LEVELS: Final = 2
-"""Levels of mappings that are written as blocks if they are new: the sections and their entries."""
+"""Levels of new mappings that are written as blocks: the sections and their entries."""
 
 
 def with_mapping(text: str, path: Path, before: Mapping[str, object], after: Mapping[str, object]) -> str:
     """Return the text in which the mapping at a path has the values of `after`.
 
-    `before` are the values that it has itself, without those of `<<`. Raise CannotEdit for an alias.
+    `before` contains its own values, without those from `<<`. Raise CannotEdit for an alias.
     """
     for key, value in before.items():
         if key not in after:
@@ -54,7 +54,7 @@ def _with_changed(text: str, path: Path, before: object, after: object) -> str:
 
 
 def with_value(text: str, path: Path, value: object) -> str:
-    """Return the text with a value at a path, whether or not there is one already. Raise CannotEdit for an alias."""
+    """Return the text with a value at a path, replacing the present one if any. Raise CannotEdit for an alias."""
     lines, root = Lines(text), place(text)
     if root is None:
         return lines.inserted(len(text), block_lines(path[0], _wrapped(path[1:], value), 0, STEP, levels=_levels(0)))
@@ -69,7 +69,7 @@ def with_value(text: str, path: Path, value: object) -> str:
 
 
 def without_value(text: str, path: Path) -> str:
-    """Return the text without the value at a path, which exists, and without its comments."""
+    """Return the text without the existing value at a path, and without its comments."""
     lines, mapping = Lines(text), place(text)
     for key in path[:-1]:
         member = mapping.member(key) if mapping else None
@@ -79,19 +79,19 @@ def without_value(text: str, path: Path) -> str:
         raise CannotEdit(f"{'.'.join(path)} comes from an alias (* or <<); edit the file by hand")
     if mapping.form == "flow":
         return out_of_flow(text, mapping, member)
-    if len(mapping.members) == 1:  # without it the key above would have no value
+    if len(mapping.members) == 1:  # without it, the key above would have no value
         above = member_at(text, path[:-1])
         return text if above is None else _replaced(lines, above, {})
     return out_of_block(lines, mapping, member)
 
 
 def with_key(text: str, path: Path, key: str) -> str:
-    """Return the text in which the key at a path, which exists, has another name."""
+    """Return the text in which the existing key at a path has another name."""
     member = member_at(text, path)
     if member is None:
         raise CannotEdit(f"{'.'.join(path)} comes from an alias (* or <<); edit the file by hand")
     whole = text[member.start : member.key_end]
-    start = member.key_end - len(whole.lstrip("? "))  # an explicit key begins after its ?
+    start = member.key_end - len(whole.lstrip("? "))  # an explicit key starts after its ?
     return text[:start] + in_yaml(key) + text[member.key_end :]
 
 
@@ -140,11 +140,11 @@ def _into_other(lines: Lines, above: Placed, member: PlacedMember, path: Path, v
 
 
 def _replaced(lines: Lines, member: PlacedMember, value: object, *, in_brackets: bool = False) -> str:
-    """Return the text with another value for a key, on the line of the key."""
+    """Return the text with another value for a key, on the key's line."""
     text, old = lines.text, member.value
     written = in_yaml(value) if in_brackets else on_line(value)
     if old.form in ("block", "list") and text[member.key_end : old.start].count("\n"):
-        # The block ends; a comment on the line of its key stays there.
+        # The block is replaced; a comment on its key's line is kept.
         colon = text.index(":", member.key_end) + 1
         comment = text[colon : lines.line_end(colon)].rstrip()
         end = lines.text.rindex("\n", 0, old.end) if old.keeps and text[: old.end].endswith("\n") else old.end

@@ -1,6 +1,6 @@
 """Values of the manifest that a page may edit but not read, because they may be secrets.
 
-A page gets a mark in the place of such a value. What comes back with the mark keeps the value that it had.
+A page gets a mark instead of such a value. A value that returns with the mark is kept unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from localapi.manifest.positions import Placed
 
 _MARK: Final = re.compile(rf"{HIDDEN}(\d+)")
 _FLAG: Final = re.compile(r"--?[\w-]*(?:secret|passw(?:or)?d|api[_-]?key|credential|token)s?(=.*)?", re.IGNORECASE)
-"""Flag of a program whose value is a secret: --api-key, --token=abc."""
+"""Command-line flag whose value is a secret: --api-key, --token=abc."""
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
 _PLACES_OF_KEYS: Final = frozenset({"file", "models", "admin"})
 
@@ -38,7 +38,7 @@ def is_withheld(path: KeyPath, value: object) -> bool:
 
 
 def marked(path: KeyPath, value: object) -> object:
-    """Return a value with marks in the place of what may be secret. In a list, a mark has the number of its item."""
+    """Return a value with marks instead of possible secrets. In a list, a mark has the number of its item."""
     if isinstance(value, Mapping):
         return {key: marked((*path, key), part) for key, part in value.items()}
     if isinstance(value, list):
@@ -47,7 +47,7 @@ def marked(path: KeyPath, value: object) -> object:
 
 
 def unmarked(value: object, before: object, path: KeyPath) -> object:
-    """Return a value with marks replaced by what `before` has in their place. Raise CannotEdit if it has nothing."""
+    """Return a value with marks replaced by the values in `before`. Raise CannotEdit if there is none."""
     if isinstance(value, Mapping):
         known = before if isinstance(before, Mapping) else {}
         return {key: unmarked(part, known.get(key), (*path, key)) for key, part in value.items()}
@@ -55,7 +55,7 @@ def unmarked(value: object, before: object, path: KeyPath) -> object:
         return [_unmarked_item(part, before, path) for part in value]
     if value == HIDDEN:
         if before is None:
-            raise CannotEdit(f"{'.'.join(map(str, path))}: {HIDDEN} stands for no value here; give the value")
+            raise CannotEdit(f"{'.'.join(map(str, path))}: {HIDDEN} stands for no known value; give the value")
         return before
     return value
 
@@ -77,7 +77,7 @@ def _unmarked_item(value: object, before: object, path: KeyPath) -> object:
     if found is None:
         return unmarked(value, None, path)
     if int(found[1]) >= len(known):
-        raise CannotEdit(f"{'.'.join(map(str, path))}: {value} stands for no value here; give the value")
+        raise CannotEdit(f"{'.'.join(map(str, path))}: {value} stands for no known value; give the value")
     return known[int(found[1])]
 
 
@@ -90,7 +90,7 @@ class Span:
 
 
 def spans(text: str, placed: Placed, path: KeyPath, start: int, end: int) -> list[Span]:
-    """Return the parts that may be secret of a value, and of comments between two positions, in order."""
+    """Return the possibly secret parts of a value, and of comments between two positions, in order."""
     found = list(_in_values(text, placed, path))
     for comment in _COMMENT.finditer(text, start, end):
         inside = any(span.start <= comment.start() < span.end for span in found)
@@ -100,7 +100,7 @@ def spans(text: str, placed: Placed, path: KeyPath, start: int, end: int) -> lis
 
 
 def hide(text: str, hidden: Sequence[Span], offset: int) -> str:
-    """Return a part of a text with a numbered mark in the place of each span; the part begins at `offset`."""
+    """Return a part of a text with a numbered mark instead of each span; the part starts at `offset`."""
     for number in reversed(range(len(hidden))):
         span = hidden[number]
         text = f"{text[: span.start - offset]}{HIDDEN}{number}{text[span.end - offset :]}"
@@ -108,12 +108,15 @@ def hide(text: str, hidden: Sequence[Span], offset: int) -> str:
 
 
 def reveal(text: str, original: str, hidden: Sequence[Span]) -> str:
-    """Return an edited text with each mark replaced by what it hid. Raise CannotEdit for a mark that hid nothing."""
+    """Return an edited text with each mark replaced by the text that it hid.
+
+    Raise CannotEdit for a mark that hid nothing.
+    """
 
     def hid(mark: re.Match[str]) -> str:
         number = int(mark[1])
         if number >= len(hidden):
-            raise CannotEdit(f"{mark[0]} stands for no value here; give the value")
+            raise CannotEdit(f"{mark[0]} stands for no known value; give the value")
         return original[hidden[number].start : hidden[number].end]
 
     return _MARK.sub(hid, text)
@@ -137,6 +140,6 @@ def _in_values(text: str, placed: Placed, path: KeyPath) -> Iterator[Span]:
     written = text[placed.start : placed.end]
     if is_withheld(path, written.strip("\"'")) and not BREAK.search(written):
         yield Span(placed.start, placed.end)
-    elif is_withheld(path, written):  # a block text: its lines go together, its header stays
+    elif is_withheld(path, written):  # a block scalar: its lines go together, its header is kept
         first = BREAK.search(written)
         yield Span(placed.start + (first.end() if first and written[0] in "|>" else 0), placed.end)

@@ -1,7 +1,7 @@
-"""The entries of a manifest's file as data, as the file writes them, for a page that edits them.
+"""Entries of a manifest file as data, as written in the file, for a page that edits them.
 
-Only the file counts here: neither profile nor environment, nor what references such as `${env.NAME}` stand for. What
-may be secret is replaced by a mark.
+Only the file counts: neither profile nor environment, nor the values of references such as `${env.NAME}`. Possible
+secrets are replaced by marks.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Written:
     line: int
     """Line of its key, from 1."""
     options: Mapping[str, object]
-    """Its own values, with marks in the place of secrets."""
+    """Its own values, with marks instead of secrets."""
     inherited: Mapping[str, object]
-    """Values that it has from `<<`, with marks in the place of secrets."""
+    """Values inherited by `<<`, with marks instead of secrets."""
     yaml: str
-    """Its lines, from its key on, with marks in the place of secrets."""
+    """Its lines, starting at its key, with marks instead of secrets."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -51,15 +51,18 @@ def path_of(section: str, entry_id: str) -> tuple[str, ...]:
 
 
 def written_in(text: Text) -> list[Written]:
-    """Return what a file has, in its order. Raise ManifestError if it is not YAML, and CannotEdit for odd sections."""
-    content = said(text)  # raises for what `place` does not take
+    """Return the content of a file, in order.
+
+    Raise ManifestError if it is not YAML, and CannotEdit for unusual sections.
+    """
+    content = said(text)  # raises for anything that `place` does not support
     root = None if is_blank(text) else place(text.text)
     lines = Lines(text.text)
     return [] if root is None else [_written(lines, member, path, content) for member, path in _places(root)]
 
 
 def own_values(member: PlacedMember, value: object) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the values that a mapping has itself, and those that it has from an alias or `<<`."""
+    """Return a mapping's own values, and those that it inherits from an alias or `<<`."""
     if not isinstance(value, Mapping):
         return {}, {}
     keys = {each.key for each in member.value.members} - {MERGE}
@@ -75,7 +78,7 @@ def value_at(content: object, path: KeyPath) -> object:
 
 
 def lines_of(lines: Lines, member: PlacedMember) -> tuple[int, int] | None:
-    """Return where the lines of a member begin and end; None if it shares them with others, in brackets."""
+    """Return where the lines of a member start and end; None if it shares them with others, in braces."""
     start, end = (
         lines.line_start(member.start),
         lines.after(member.end, lines.column(member.start), keeps=member.value.keeps),
@@ -110,7 +113,7 @@ def _written(lines: Lines, member: PlacedMember, path: tuple[str, ...], content:
 
 
 def _yaml(lines: Lines, member: PlacedMember, path: tuple[str, ...], shown: Mapping[str, object]) -> str:
-    """Return the lines of an entry without their indentation; one in brackets gets lines of its own."""
+    """Return the lines of an entry without their indentation; an entry in braces gets lines of its own."""
     place = lines_of(lines, member)
     if place is None:
         return "\n".join([*block_lines(path[-1], shown, 0, STEP), ""])

@@ -1,6 +1,6 @@
 """Parse YAML text into a tree whose values know their line and column.
 
-The tree is built from the parser's events in one pass, without PyYAML's constructors: those silently drop duplicate
+The tree is built from the parser's events in one pass, without PyYAML's constructors, which silently drop duplicate
 keys, use the booleans of YAML 1.1, and follow aliases without limit.
 """
 
@@ -51,12 +51,12 @@ def layer_of(text: Text) -> Layer:
 
 
 class _GiveUp(Exception):
-    """Stop reading: the problem is noted, and the rest of the file is of no use."""
+    """Stop reading: the problem is recorded, and the rest of the file is of no use."""
 
 
 @dataclass(frozen=True)
 class _Anchored:
-    """A node for aliases to repeat; `node` is None until it is complete."""
+    """Node that aliases repeat; `node` is None until it is complete."""
 
     node: Node | None = None
     size: int = 1
@@ -83,7 +83,7 @@ class _Composer:
             self.problems.append(explain(error, str(self.source.path), self.source.text))
             return None
         except (ValueError, OverflowError) as error:
-            # For "\UFFFFFFFF", PyYAML's own scanner raises a ValueError of chr().
+            # For "\UFFFFFFFF", PyYAML's own scanner raises ValueError from chr().
             self.problems.append(Problem(str(self.source.path), f"is not valid YAML: {error}"))
             return None
 
@@ -104,7 +104,9 @@ class _Composer:
         if isinstance(root, Scalar) and root.value is None:
             self.problems.append(root.origin.problem("is empty; write {} for an empty manifest"))
         else:
-            self.problems.append(root.origin.problem(f"should be keys such as chat: and speech:; found {noun(root)}"))
+            self.problems.append(
+                root.origin.problem(f"should consist of keys such as chat: and speech:; found {noun(root)}")
+            )
         return None
 
     def _node(self, event: events.Event, path: KeyPath, depth: int) -> Node:
@@ -185,7 +187,7 @@ class _Composer:
         if anchored is None:
             self._note(event, f"there is no anchor &{event.anchor} before this alias; write the value itself", path)
         elif anchored.node is None:
-            self._note(event, f"the alias *{event.anchor} is inside what it stands for; write the value itself", path)
+            self._note(event, f"the alias *{event.anchor} is inside its own anchor; write the value itself", path)
         else:
             self._count(event, anchored.size, depth + anchored.height - 1)
             return anchored.node
@@ -195,7 +197,9 @@ class _Composer:
         self._nodes += nodes
         self._deepest = max(self._deepest, depth)
         if self._nodes > MAX_NODES:
-            self._note(event, f"more than {MAX_NODES:,} values up to here, counting what aliases repeat; shorten it")
+            self._note(
+                event, f"more than {MAX_NODES:,} values up to here, including repetitions by aliases; shorten it"
+            )
             raise _GiveUp
         if depth > MAX_DEPTH:
             self._note(event, f"is nested more than {MAX_DEPTH} levels deep; a manifest needs five")

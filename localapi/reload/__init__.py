@@ -1,1 +1,1 @@
-"""Notice an edited file, and apply it as a new revision."""
+"""Detect an edited file, and apply it as a new revision."""

@@ -1,4 +1,4 @@
-"""Compare a manifest with the status of a running server: in sum, or entry by entry."""
+"""Compare a manifest with the status of a running server, as a summary or entry by entry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ Does = Literal["added", "warm", "cold", "not loaded", "did not load", "in place"
 
 
 def diff(manifest: Manifest, models: Mapping[str, Any]) -> Diff:
-    """Return what a server with these models would do with the manifest. `models` are those of `/status`, by id."""
+    """Return the difference that a server with these models would apply for the manifest.
+
+    `models` are those of `/status`, by id.
+    """
     before = {name: ((model["kind"], model["identity"]), model["serving"]) for name, model in models.items()}
     after = {
         entry.id: ((entry.kind.name, fingerprint(entry.identity)), fingerprint(entry.settings))
@@ -68,7 +71,7 @@ class Plan:
 
     changes: tuple[Change, ...]
     server: tuple[str, ...] = ()
-    """Settings of the part `server` that differ."""
+    """Settings of the section `server` that differ."""
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.server)
@@ -94,7 +97,7 @@ def _swap(entry: Entry, model: Mapping[str, Any]) -> Does:
     """Return how the entry is replaced: by its new `swap` if it is loaded."""
     swap = model.get("swap") or {}
     if swap.get("error") is not None and swap["identity"] == fingerprint(entry.identity):
-        return "did not load"  # also while the server tries again
+        return "did not load"  # also while the server retries
     return entry.options.swap if model["state"] in IN_USE else "not loaded"
 
 
@@ -105,7 +108,7 @@ def _changed(entry: Entry, model: Mapping[str, Any], does: Does) -> Change:
 
 
 def place_of(entry: Entry) -> str:
-    """Return where an entry's model will run; empty for a single process of this machine."""
+    """Return where an entry's model will run; empty for a single process on this machine."""
     options = entry.options
     if isinstance(options, PoolOptions):
         return f"in {', '.join(options.of)}"
@@ -127,13 +130,13 @@ def place_of(entry: Entry) -> str:
 
 
 def _differing(new: Mapping[str, str], old: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the settings that differ; of two backends, only those that both have."""
+    """Return the settings that differ; for two backends, only those that both have."""
     names = {**new, **old} if new.get("backend") == old.get("backend") else [name for name in new if name in old]
     return tuple(name for name in names if new.get(name) != old.get(name))
 
 
 def words_of(change: Change) -> str:
-    """Return what a change does, in words."""
+    """Describe the effect of a change."""
     keys = f": {', '.join(change.keys)}" if change.keys else ""
     running = f"; running requests: {change.requests}, {_ENDS.get(change.does, _ENDS_ELSE)}" if change.requests else ""
     reason = f"; {change.error}" if change.error else ""

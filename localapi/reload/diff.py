@@ -22,12 +22,12 @@ class Diff:
 
     added: Sequence[str] = ()
     changed: Sequence[str] = ()
-    """Entries with another identity: another model is loaded."""
+    """Entries with another identity, so another model is loaded."""
     updated: Sequence[str] = ()
-    """Entries with other settings alone: applied in place."""
+    """Entries that differ only in settings, which are applied in place."""
     removed: Sequence[str] = ()
     server: bool = False
-    """True if the part `server` or `peers` differs, or the secret of a key."""
+    """True if the section `server` or `peers` differs, or the secret of a key."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.updated or self.removed or self.server)
@@ -45,7 +45,7 @@ class Diff:
 
 
 def compare(before: Mapping[str, Sides], after: Mapping[str, Sides], *, server: bool = False) -> Diff:
-    """Return the difference between entries, given by their ids."""
+    """Return the difference between entries, given by id."""
     both = [name for name in after if name in before]
     changed = tuple(name for name in both if after[name][0] != before[name][0])
     updated = tuple(name for name in both if name not in changed and after[name][1] != before[name][1])

@@ -1,7 +1,7 @@
-"""Edit the manifest's files for others than its editor: look at them, plan a change, save it, take the last one back.
+"""Edit the manifest's files for the console and other clients: read them, plan a change, save it, undo the last one.
 
-The files stay the truth: a change is for one file with one digest, and refused if that is another one by then.
-All calls block on files.
+The files are authoritative: a change is made for one file with one digest, and refused if the file has changed. All
+calls block on files.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from localapi.manifest import (
 )
 
 _MOST_KNOWN: Final = 200
-"""Versions whose lines are kept: of as many files as a manifest may have, and some more."""
+"""Number of versions whose lines are kept: as many as a manifest may have files, and a few more."""
 _LONGEST_NAME: Final = 200
 
 
 @dataclass(frozen=True)
 class Look:
-    """One of the manifest's files as it is now."""
+    """One of the manifest's files in its current state."""
 
     path: Path
     sha256: str | None
-    """Digest of the file; None if there is none."""
+    """SHA-256 of the file; None if there is none."""
     written: Sequence[Written]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """An edit that was saved here."""
+    """Edit that was saved here."""
 
     edit: Edit
     what: str
@@ -56,19 +56,22 @@ class Saved:
 
 
 class Editor:
-    """Edits of one manifest. `source` and `served` are asked for anew each time."""
+    """Edits of one manifest. `source` and `served` are called anew each time."""
 
     def __init__(self, source: Callable[[], ManifestSource], served: Callable[[], Manifest | None]) -> None:
         self._source = source
         self._served = served
         self._lock = threading.Lock()
         self._known: dict[tuple[Path, str | None], list[str]] = {}
-        """Lines of the latest versions that were looked at, without secrets, to show what has changed since."""
+        """Lines of the latest versions that were read, without secrets, to show later changes."""
         self.last: Saved | None = None
-        """The last save, if it can be undone."""
+        """Last save, if it can be undone."""
 
     def look(self) -> list[Look]:
-        """Return what the manifest and the files that it includes say. Raise ManifestError if one cannot be read."""
+        """Return the content of the manifest and the files that it includes.
+
+        Raise ManifestError if one cannot be read.
+        """
         return [self._look(path) for path in self._source().own_files()]
 
     def _look(self, path: Path) -> Look:
@@ -81,7 +84,7 @@ class Editor:
         return Look(path, sha256, [] if content is None else written_in(text_of(path, content)))
 
     def path(self, name: str | None) -> Path:
-        """Return one of the manifest's files; None is the manifest itself. Raise CannotEdit for any other file."""
+        """Return one of the manifest's files; None for the manifest itself. Raise CannotEdit for any other file."""
         source = self._source()
         if name is None or name == str(source.manifest):
             return source.manifest
@@ -102,12 +105,12 @@ class Editor:
         return draft.edit
 
     def last_of(self, *digests: str | None) -> Saved | None:
-        """Return the last save if it made a file with one of these digests and can be undone."""
+        """Return the last save if it resulted in a file with one of these digests and can be undone."""
         last = self.last
         return last if last is not None and last.edit.sha256 in digests and last.edit.before is not None else None
 
     def undo(self, sha256: str) -> Edit:
-        """Restore the file as it was before the last save. Raise FileChanged if it has changed since, or CannotEdit."""
+        """Restore the file as before the last save. Raise FileChanged if it has changed since, or CannotEdit."""
         with self._lock:
             last = self.last_of(sha256)
             if last is None or last.edit.before is None:
@@ -118,7 +121,7 @@ class Editor:
         return edit
 
     def changes_since(self, file: str | None, sha256: str | None) -> str:
-        """Return what has changed in a file since it had this digest, with secrets hidden; empty if unknown."""
+        """Return the changes in a file since it had this digest, with secrets hidden; empty if unknown."""
         path = self.path(file)
         known = self._known.get((path, sha256))
         return "" if known is None else unified(known, _shown(content_of(path)), str(path))

@@ -1,4 +1,4 @@
-"""Estimate whether a model fits, before it is loaded: against the memory budget, total memory and free memory."""
+"""Estimate whether a model fits before it is loaded, by the memory budget, total memory and free memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from localapi.system.memory import available_bytes, total_bytes
 
 
 def need_of(options: EntryOptions) -> int | None:
-    """Return the bytes that a model will take here; None if nothing is known. Blocks.
+    """Return the bytes that a model will need here; None if unknown. Blocks.
 
-    Its files tell, or for one that is not downloaded, the list of first models.
+    They are computed from its files or, if it is not downloaded, taken from the list of first models.
     """
     if options.is_remote or options.worker_bytes == 0:
         return expected_bytes(options) or None
@@ -25,7 +25,7 @@ def need_of(options: EntryOptions) -> int | None:
 
 
 def obstacle_of(entry: Entry, need: int | None, budget: int | None) -> str | None:
-    """Return why a model cannot be loaded here, for people; None if nothing is known. Blocks."""
+    """Return why a model cannot be loaded here, for people; None if no reason is known. Blocks."""
     obstacle = entry.options.obstacle()
     if obstacle is not None or need is None:
         return obstacle
@@ -37,7 +37,7 @@ def obstacle_of(entry: Entry, need: int | None, budget: int | None) -> str | Non
 
 
 def shortage_of(need: int | None) -> str | None:
-    """Return a note for people if less memory than a model needs is free at the moment. Blocks."""
+    """Return a note for people if a model needs more memory than is free at the moment. Blocks."""
     free = available_bytes()
     if need is None or need <= free:
         return None

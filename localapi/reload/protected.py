@@ -1,7 +1,7 @@
-"""Find in an edit what needs the admin right: more than the models themselves.
+"""Find changes in an edit that need the admin right, because they concern more than the models themselves.
 
-On a machine with several users, each of them reaches a server on 127.0.0.1. Without keys they are all the same to it,
-so an edit that comes over HTTP may not have it start a program, send a secret somewhere, or open it to others.
+On a machine with several users, each of them can reach a server on 127.0.0.1. Without keys the server cannot tell them
+apart, so an edit over HTTP may not let it start a program, send a secret somewhere, or open it to others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PROTECTED = ("api_keys", "allowed_hosts", "allowed_origins", "cluster", "consol
 
 
 def protected_changes(before: Manifest | None, after: Manifest) -> list[str]:
-    """Return the keys that an edit changes and that protect the machine, as paths with dots."""
+    """Return the changed keys that protect the machine, as dotted paths."""
     return list(dict.fromkeys(_changes(before, after)))
 
 
@@ -42,7 +42,7 @@ def _changes(before: Manifest | None, after: Manifest) -> Iterator[str]:
 
 
 def _holds_secret(path: KeyPath) -> bool:
-    """Return whether a path leads to the place of a secret: the option that it is in may hold secrets."""
+    """Return whether a path leads to the place of a secret: the option that it is in may contain secrets."""
     return is_hidden(path[:3])
 
 

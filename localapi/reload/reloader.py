@@ -2,7 +2,7 @@
 
 Level-triggered: a change only sets an event, and one task runs passes, so any number of changes during a pass cause
 exactly one more. An invalid file is rejected; its errors are kept for `GET /status`. If the new model of an entry does
-not load, that entry alone stays as it was, and is tried again.
+not load, only that entry is left unchanged, and its load is retried.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SLOW_SECONDS = 10.0
-"""Reading takes this long only if a drive does not answer."""
+"""Time after which reading is slow, which happens only if a drive does not respond."""
 RETRY_SECONDS = 5.0
-"""Pause before a manifest is read again if the system, and not the file, was the cause of the error."""
+"""Pause before a manifest is read again if the error was caused by the system, not by the file."""
 PATIENCE_SECONDS = 30.0
-"""Maximum wait of the rest of an edit for new models, to be applied together with them."""
+"""Maximum time that the rest of an edit waits for new models, to be applied together with them."""
 SHORT_PATIENCE_SECONDS = 2.0
-"""Maximum wait of another edit for models that were loading already."""
+"""Maximum time that another edit waits for models that were already loading."""
 LOOK_SECONDS = 0.1
-"""Interval for looking at files that may be half-written."""
+"""Interval for checking files that may be half-written."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Attempt:
     at: float
     """Unix time."""
     revision: int
-    """The active revision after it."""
+    """Revision that is active after the pass."""
     diff: Diff = field(default_factory=Diff)
     problems: tuple[Problem, ...] = ()
     not_loaded: Mapping[str, str] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class Attempt:
 class Reloader:
     """Task that runs the passes.
 
-    `read` blocks and raises ManifestError; `settling` says when the files that it reads are complete. `extend` adds
-    what comes from elsewhere, the models of peers; if the file is invalid, it extends the active manifest instead.
-    `apply` is called with each manifest that was committed, for what is not per model; `tell` with each attempt.
+    `read` blocks and raises ManifestError; `settling` tells when the files are complete. `extend` adds entries from
+    elsewhere, the models of peers; if the file is invalid, it extends the active manifest instead. `apply` is called
+    with each committed manifest, for what does not concern a single model; `tell` is called with each attempt.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Reloader:
         self.swaps = Swaps(registry)
         self.last_attempt: Attempt | None = None
         self.last_change: Attempt | None = None
-        """The attempt that made the active revision."""
+        """Attempt that made the active revision."""
         self._read = read
         self._settling = settling or Settling(lambda: ())
         self._extend = extend
@@ -92,9 +92,9 @@ class Reloader:
         self._wanted = asyncio.Event()
         self._waiters: list[asyncio.Future[Attempt]] = []
         self._answered = 0
-        """Number of waiters that the current pass answers, as they asked before it read."""
+        """Number of waiters that the current pass serves, because they asked before it read."""
         self._retry_now = False
-        """True if the next pass also retries what failed lately."""
+        """True if the next pass also retries recent failures at once."""
         self.preparing = False
         self.reading_since: float | None = None
         """Unix time; None if the manifest is not being read."""
@@ -103,16 +103,19 @@ class Reloader:
         self._retry = Timer(self.trigger)
 
     def trigger(self) -> None:
-        """Ask for a pass."""
+        """Request a pass."""
         self._wanted.set()
 
     def trigger_by_hand(self) -> None:
-        """Ask for a pass that also retries at once what failed lately."""
+        """Request a pass that also retries recent failures at once."""
         self._retry_now = True
         self.trigger()
 
     async def reload(self) -> Attempt:
-        """Run a pass as `trigger_by_hand` does, and return its result. Raise ModelUnavailable if the server ends."""
+        """Run a pass as `trigger_by_hand` does, and return its result.
+
+        Raise ModelUnavailable if the server shuts down.
+        """
         waiter: asyncio.Future[Attempt] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self.trigger_by_hand()
@@ -126,7 +129,7 @@ class Reloader:
         return attempt
 
     async def run(self) -> None:
-        """Run a pass for each trigger, for ever."""
+        """Run a pass for each trigger, forever."""
         try:
             while True:
                 await self._wanted.wait()
@@ -134,7 +137,7 @@ class Reloader:
                 try:
                     attempt = await self._pass()
                 except Superseded:
-                    log.info("the manifest changed while models were loading: reading it again")
+                    log.info("the manifest changed while models were loading; reading it again")
                     continue
                 if attempt.unfinished:
                     continue
@@ -170,13 +173,13 @@ class Reloader:
         return attempt
 
     def _follow_peers(self) -> None:
-        """Extend the active manifest anew: an invalid file is no reason to lose what others offer."""
+        """Extend the active manifest anew: an invalid file is no reason to lose the models of peers."""
         current = self.served
         if current is not None and (extended := self._extend(current)) != current:
             changes = diff(current, extended)
             self.registry.commit(extended, {})
             self._apply(extended)
-            log.info("revision %d, without the edit: %s", self.registry.snapshot.revision, changes)
+            log.info("revision %d, without the rejected edit: %s", self.registry.snapshot.revision, changes)
 
     async def _settled(self) -> Manifest:
         """Read the manifest when its files are complete. Raise ManifestError."""
@@ -184,7 +187,7 @@ class Reloader:
         beside = current.files_beside if current else ()
         while True:
             await self._still(beside, Loss.NOTHING)
-            # Requests for a pass from here on are for the next one: this one reads now.
+            # Later requests for a pass are for the next one, because this pass reads now.
             self._wanted.clear()
             self._answered = len(self._waiters)
             manifest, error = None, None
@@ -206,7 +209,7 @@ class Reloader:
         return manifest
 
     async def _still(self, beside: Sequence[Path], loss: Loss, *, until_changed: bool = False) -> bool:
-        """Wait until the files have been still for long enough. Return True if they did not change meanwhile."""
+        """Wait until the files have been unchanged for long enough. Return True if they did not change meanwhile."""
         began, told, same = time.monotonic(), False, True
         while True:
             same = await self._aside(lambda: self._settling.look(beside)) and same
@@ -215,11 +218,11 @@ class Reloader:
                 return same
             if not told and time.monotonic() - began > SLOW_SECONDS:
                 told = True
-                log.info("the manifest's files keep changing; they are read once they stay unchanged for a moment")
+                log.info("the manifest's files keep changing; they are read once they are unchanged for a moment")
             await asyncio.sleep(min(left, LOOK_SECONDS))
 
     async def _aside(self, call: Callable[[], T]) -> T:
-        """Read files in a thread. If that never ends, nothing else waits for it, not even a shutdown."""
+        """Read files in a thread. If the thread never ends, nothing else waits for it, not even a shutdown."""
         self.reading_since = time.time()
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._tell_of_a_slow_read)
         try:
@@ -238,7 +241,7 @@ class Reloader:
 
     @property
     def served(self) -> Manifest | None:
-        """The active manifest; None before the first."""
+        """Active manifest; None before the first one."""
         snapshot = self.registry.snapshot
         return snapshot.manifest if snapshot.revision else None
 
@@ -249,10 +252,10 @@ class Reloader:
             again = passing and self.last_attempt is not None and _places(self.last_attempt) == _places(error)
             level = logging.DEBUG if again else logging.ERROR
             for problem in error.problems:
-                log.log(level, "manifest refused: %s", problem)
+                log.log(level, "manifest rejected: %s", problem)
             log.log(level, "still serving revision %d", revision)
         if passing:
-            # No file will change when a drive is back or a descriptor is free, so nothing would ask for a pass.
+            # No file changes when a drive returns or a descriptor becomes free, so nothing would request a pass.
             self._retry.start(RETRY_SECONDS)
         return Attempt(time.time(), revision, problems=error.problems)
 
@@ -289,15 +292,15 @@ class Reloader:
         else:
             self.registry.refresh(served)
             level = logging.INFO if was_refused else logging.DEBUG
-            log.log(level, "the manifest was read and equals revision %d", self.registry.snapshot.revision)
+            log.log(level, "the manifest was read; it equals revision %d", self.registry.snapshot.revision)
         self._settling.serve()
         for problem in served.absent:
             if current is None or problem not in current.absent:
                 log.warning("%s", problem)
         if served.absent:
-            self._retry.start(RETRY_SECONDS)  # no file of the manifest changes when they are back
+            self._retry.start(RETRY_SECONDS)  # no file of the manifest changes when they return
         if swaps.slow:
-            self.trigger()  # the rest of the manifest does not wait for them: they are for the next pass
+            self.trigger()  # the rest of the manifest does not wait for them; the next pass handles them
         elif (seconds := self.swaps.seconds_to_next_try) is not None:
             self._retry.start(seconds)
         attempt = Attempt(

@@ -1,4 +1,4 @@
-"""Decide when the manifest's files are complete, by observing them until they stay unchanged for long enough.
+"""Decide when the manifest's files are complete, by observing them until they are unchanged for long enough.
 
 A file that is written in place is empty or truncated for a moment, and may be valid even so. `stillness` returns how
 long a file must have been unchanged. It is a pure function of observations; `look` observes.
@@ -21,19 +21,19 @@ from typing import Final
 from localapi.manifest import Manifest
 
 STILL_SECONDS: Final = 0.3
-"""Stillness required of a file written in place that does not look half-written."""
+"""Seconds that a file written in place must be unchanged if it does not look half-written."""
 DOUBT_SECONDS: Final = 2.0
-"""Stillness required of a file that may be half-written, whose writer may pause for a second."""
+"""Seconds that a file must be unchanged if it may be half-written; its writer may pause for a second."""
 OPEN_SECONDS: Final = 4.0
-"""Stillness required of a file that a program still has open for writing; some never close it."""
+"""Seconds that a file must be unchanged if a program still has it open for writing; some never close it."""
 LONG_SECONDS: Final = 3.0
-"""Stillness required for a change that removes authentication, or models that are loaded or pinned."""
+"""Seconds that files must be unchanged before authentication, or loaded or pinned models, are removed."""
 LONG_OPEN_SECONDS: Final = 8.0
 LONG_WHOLE_SECONDS: Final = 0.5
 MUCH_SHORTER: Final = 0.75
-"""Share of the previous size."""
+"""Share of the previous size below which a file is much shorter."""
 MAX_BYTES: Final = 1024 * 1024
-"""Larger files, such as models, are compared by size and time instead of content."""
+"""Size in bytes above which files, such as models, are compared by size and time instead of content."""
 
 
 class Loss(Enum):
@@ -51,15 +51,15 @@ class Look:
     """Observation of a file."""
 
     content: bytes | None
-    """None: the file does not exist."""
+    """Content; None if the file does not exist."""
     size: int = 0
     stamp: tuple[int, ...] = ()
-    """Identifies the content if that was not read."""
+    """Identifier of the content, if the content was not read."""
     inode: int = 0
     writing: bool | None = None
     """True if a program has it open for writing; None if the system cannot tell."""
     renamed: bool = False
-    """True if, by its times, it was renamed after it was written."""
+    """True if, judging by its times, it was renamed after it was written."""
 
     def says_the_same(self, other: Look) -> bool:
         """Return True if both have the same content."""
@@ -88,10 +88,10 @@ class Seen:
 
 
 def stillness(seen: Seen, served: Look | None, loss: Loss) -> float:
-    """Return how many seconds a file must have been unchanged before it is read, and before it is applied.
+    """Return for how many seconds a file must have been unchanged before it is read, and before it is applied.
 
-    `served` is the file when the active revision was read; None if it was unknown then. `loss` is what applying it
-    would remove, as far as that is known.
+    `served` is the file when the active revision was read; None if unknown. `loss` is what applying it would remove, as
+    far as known.
     """
     look, protects = seen.look, loss is Loss.PROTECTION
     if served is not None and look.says_the_same(served):
@@ -121,7 +121,7 @@ def may_be_half(look: Look, served: Look) -> bool:
 
 
 def loss_of(served: Manifest | None, new: Manifest | None, used: Collection[str]) -> Loss:
-    """Return what a new manifest removes; None is an invalid one. `used` are the loaded or pinned entries."""
+    """Return what a new manifest removes; None stands for an invalid one. `used` are the loaded or pinned entries."""
     if new is None or served is None:
         return Loss.NOTHING if new is not None else Loss.SETTINGS
     gone = served.said.keys() - new.said.keys()
@@ -162,19 +162,19 @@ class Settling:
         )
 
     def read(self) -> None:
-        """Note that the files were read; changes are counted from here."""
+        """Record that the files were read; changes are counted from here."""
         self._seen = {path: replace(seen, changes=0) for path, seen in self._seen.items()}
 
     def serve(self) -> None:
-        """Note that the content at the last look is active now."""
+        """Record that the content at the last look is now active."""
         self._served = {path: seen.look for path, seen in self._seen.items()}
 
 
 def look(path: Path) -> Look:
-    """Observe a file. Blocks, maybe forever on a drive that does not answer."""
+    """Observe a file. Blocks, maybe forever on a drive that does not respond."""
     try:
         state = path.stat()
-        if not stat.S_ISREG(state.st_mode):  # a pipe would keep whoever opens it waiting
+        if not stat.S_ISREG(state.st_mode):  # opening a pipe would block
             return Look(b"", stamp=(state.st_mode,), inode=state.st_ino)
         with path.open("rb", buffering=0) as file:
             state = os.fstat(file.fileno())
@@ -185,7 +185,7 @@ def look(path: Path) -> Look:
             return Look(content, len(content), (), state.st_ino, writing, renamed)
     except (FileNotFoundError, NotADirectoryError):
         return Look(None)
-    except (OSError, ValueError) as error:  # who reads it says what is wrong
+    except (OSError, ValueError) as error:  # reading it later reports the error
         return Look(b"", stamp=(getattr(error, "errno", None) or 0,))
 
 
@@ -200,7 +200,7 @@ def _is_written(descriptor: int) -> bool | None:
     import fcntl  # noqa: PLC0415  # its names for leases are Linux's
 
     try:
-        # What tells the holder of a lease of a writer is SIGIO, which would end this process. SIGURG does nothing.
+        # The holder of a lease is told about a writer by SIGIO, which would end this process. SIGURG does nothing.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Replacements of loaded models: what is loading, what did not load, and when that is tried again.
+"""Replacements of loaded models: those that are loading, those that failed to load, and when they are retried.
 
-Until its replacement is ready, an entry stays as it was. An entry whose new model does not load holds back nothing else
-of the same edit.
+Until its replacement is ready, an entry is left unchanged. An entry whose new model does not load does not delay the
+rest of the edit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from localapi.worker.protocol import Loading
 log = logging.getLogger(__name__)
 
 
-class Superseded(Exception):  # nothing went wrong
+class Superseded(Exception):  # not an error
     """The manifest changed again while models were loading.
 
-    The pass starts over, and the loads continue for the next one.
+    The pass starts over, and the loads continue for the next pass.
     """
 
 
@@ -36,15 +36,15 @@ class Outcome:
     """The ids of the entries to be replaced, by result."""
 
     ready: frozenset[str] = frozenset()
-    """Their new models are loaded: they can be replaced."""
+    """Entries whose new models are loaded, so that they can be replaced."""
     slow: frozenset[str] = frozenset()
-    """Their new models are still loading."""
+    """Entries whose new models are still loading."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Their new models did not load, and why."""
+    """Entries whose new models did not load, with the errors."""
 
     @property
     def kept(self) -> frozenset[str]:
-        """Entries that stay as they were."""
+        """Entries that are left unchanged."""
         return self.slow | self.failed.keys()
 
 
@@ -54,7 +54,7 @@ class Swap:
 
     state: Literal["loading", "failed"]
     entry: Entry
-    """The new one."""
+    """New entry."""
     progress: Loading | None = None
     error: str | None = None
     failures: int = 0
@@ -64,7 +64,7 @@ class Swap:
 
 @dataclass
 class _Failed:
-    """An entry whose new model did not load."""
+    """Entry whose new model did not load."""
 
     entry: Entry
     error: ModelUnavailable
@@ -75,27 +75,27 @@ class _Failed:
     @property
     def pause(self) -> float:
         """Seconds until the next attempt."""
-        return pause_seconds(TOLERATED + self.count - 1)  # the first failure leads to a pause already
+        return pause_seconds(TOLERATED + self.count - 1)  # the first failure already causes a pause
 
 
 class Swaps:
-    """The replacements in one registry."""
+    """Replacements in one registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._prepared: dict[str, Instance] = {}
         """Instances that are loading or loaded, for entries that are not replaced yet."""
         self._new_entries: dict[str, Entry] = {}
-        """Their entries."""
+        """New entries of these instances."""
         self._failed: dict[str, _Failed] = {}
 
     def to_wait_for(self, changed: Iterable[Entry]) -> list[Entry]:
-        """Return the changed entries that are replaced only when their new model is loaded."""
+        """Return the changed entries that are replaced only once their new model is loaded."""
         loading = [each for each in changed if not each.options.is_pool and each.peer is None]
         return [e for e in loading if self._is_in_use(e.id) or e.id in self._prepared or self._failure(e) is not None]
 
     def has_begun(self, entry: Entry) -> bool:
-        """Return True if an entry's replacement is loading already, or has failed."""
+        """Return True if an entry's replacement is already loading, or has failed."""
         prepared = self._prepared.get(entry.id)
         return self._failure(entry) is not None if prepared is None else prepared.identity == entry.identity
 
@@ -118,7 +118,7 @@ class Swaps:
 
     @property
     def warnings(self) -> list[str]:
-        """Warning for each replacement that did not load."""
+        """Warnings about replacements that did not load."""
         return [
             f"{entry_id} was not replaced, because the new model did not load: {failed.error.message} "
             "It is retried from time to time, and at once by POST /admin/reload."
@@ -132,7 +132,7 @@ class Swaps:
         return max(0.0, min(dues) - time.monotonic()) if dues else None
 
     def retry_for_memory(self) -> None:
-        """Retry soon what found no memory: the manifest has changed."""
+        """Retry soon the loads that found no memory: the manifest has changed."""
         for failed in self._failed.values():
             if isinstance(failed.error, NoRoom):
                 failed.due = time.monotonic()
@@ -142,7 +142,7 @@ class Swaps:
     ) -> Outcome:
         """Load the replacements, and wait for them at most `patience` seconds. Raise Superseded.
 
-        What failed lately is skipped for a while, unless `retry_now` is set.
+        Recent failures are skipped for a while, unless `retry_now` is set.
         """
         wanted = {entry.id: entry for entry in entries}
         self._failed = {n: f for n, f in self._failed.items() if n in wanted and self._failure(wanted[n]) is f}
@@ -166,7 +166,7 @@ class Swaps:
         return Outcome(frozenset(ready), frozenset(slow), failed)
 
     def take(self, entry_ids: Iterable[str]) -> dict[str, Instance]:
-        """Hand over instances that are ready."""
+        """Hand over the ready instances."""
         taken = {name: self._prepared.pop(name) for name in entry_ids}
         for name in taken:
             self._new_entries.pop(name)
@@ -174,7 +174,7 @@ class Swaps:
         return taken
 
     async def discard(self, entry_ids: Iterable[str] | None = None) -> None:
-        """Close instances that no manifest wants any more; without ids, all of them."""
+        """Close instances that no manifest needs any more; without ids, all of them."""
         names = list(self._prepared if entry_ids is None else entry_ids)
         for name in names:
             self._resume(name)
@@ -185,7 +185,7 @@ class Swaps:
         return self._registry.instance(entry_id).state in ("ready", "loading")
 
     def _failure(self, entry: Entry) -> _Failed | None:
-        """Return how an entry failed, if the same is to be loaded."""
+        """Return how an entry failed, if it would load the same again."""
         failed = self._failed.get(entry.id)
         same = failed is not None and (failed.entry.kind, failed.entry.identity) == (entry.kind, entry.identity)
         return failed if same else None
@@ -197,7 +197,7 @@ class Swaps:
         if time.monotonic() < failed.due:
             return False
         if entry.options.swap == "cold" and self._is_in_use(entry.id):
-            failed.due = time.monotonic() + failed.pause  # the old one would have to end for each try
+            failed.due = time.monotonic() + failed.pause  # the old one would have to end for each attempt
             return False
         return True
 
@@ -210,7 +210,7 @@ class Swaps:
         log.log(level, "%s: not replaced, the old one is still serving: %s", entry.id, error.message)
 
     async def _load(self, entry: Entry) -> None:
-        """Load an entry's new instance: beside the old one (warm), or after that has been unloaded (cold)."""
+        """Load an entry's new instance: beside the old one (warm), or after the old one has been unloaded (cold)."""
         if entry.options.swap == "warm":
             await self._new_instance(entry).load()
             return
@@ -222,7 +222,7 @@ class Swaps:
             await old.unload()
             await new.load()
         except asyncio.CancelledError:
-            raise  # it stays paused for the next pass, which continues with it or drops it
+            raise  # it remains paused for the next pass, which continues with it or drops it
         except BaseException:
             self._resume(entry.id)
             raise
@@ -240,9 +240,9 @@ class Swaps:
             ) from None
 
     def _resume(self, entry_id: str) -> None:
-        """Let the current instance take requests again. It loads at the first one, or at once if it is pinned.
+        """Let the current instance accept requests again. It loads at the first request, or at once if it is pinned.
 
-        After a commit it is not needed: retired instances are not paused.
+        After a commit this is not needed, because retired instances are not paused.
         """
         old = self._registry.snapshot.instances.get(entry_id)
         if old is not None and old.gate.open(Pause.SWAP) and old.pinned:

@@ -1,6 +1,6 @@
 """Watch the files of the manifest and of its entries for changes, however they are saved, replaced or linked.
 
-Folders are watched, not files: after an editor's atomic save, a watch on the old file would see no more changes.
+Folders are watched instead of files: after an editor's atomic save, a watch on the old file would see no more changes.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ log = logging.getLogger(__name__)
 
 State = dict[Path, tuple[int, ...]]
 Place = tuple[Path, str]
-"""A folder, and the name in it on which a file depends."""
+"""Folder, and the name in it on which a file depends."""
 
 MAX_LINKS = 40
 """Maximum number of links to follow, as on Linux."""
 LOOK_SECONDS = 2.0
 LISTEN_AGAIN_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
-"""Time until a new watch reports everything."""
+"""Seconds until a new watch reports everything."""
 
 
 def places(path: Path) -> set[Place]:
     """Return the places that an absolute path depends on: its own, and that of each link on the way to it.
 
-    If a folder is missing or unreadable, the place is the nearest one above it, in which it would appear.
+    If a folder is missing or unreadable, the place is the nearest existing folder above it, in which it would appear.
     """
     found: set[Place] = set()
     todo = [path]
     while todo and len(found) < MAX_LINKS:
         place = todo.pop()
-        while not os.path.isdir(place.parent):  # Path's own raises where the drive is away, or for want of a right
+        while not os.path.isdir(place.parent):  # Path's own method raises if the drive is missing, or access is denied
             place = place.parent
         if (place.parent, place.name) in found:
             continue
         found.add((place.parent, place.name))
-        with contextlib.suppress(OSError):  # no link, or an editor is just replacing it
+        with contextlib.suppress(OSError):  # not a link, or an editor is just replacing it
             target = place.parent / place.readlink()
             todo.append(target)
             # A link may lead through another one beside it (..data/models.yaml, as Kubernetes mounts them).
@@ -57,12 +57,15 @@ def places(path: Path) -> set[Place]:
 
 
 class Watch:
-    """Call `changed` for every change of the manifest's files and of its entries' files, and sometimes without one."""
+    """Watch of the files of the manifest and of its entries.
+
+    It calls `changed` for every change, and sometimes without one.
+    """
 
     def __init__(
         self, source: Callable[[], ManifestSource], changed: Callable[[], None], folder: WorkingFolder
     ) -> None:
-        """`source` may return another one after `look_anew`."""
+        """Create a watch; `source` may return another value after `look_anew`."""
         self._source = source
         self._folder = folder
         self._changed = changed
@@ -78,18 +81,18 @@ class Watch:
             self.look_anew()
 
     def look_anew(self) -> None:
-        """Watch the files of what `source` returns now."""
+        """Watch the files of the source that `source` returns now."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Watch for ever: listen to the system, and also look, as network drives report nothing."""
+        """Watch forever: listen to the system, and also poll, because network drives report nothing."""
         while True:
             try:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(self._listen(), name="listen for changes")
                     both.create_task(self._look(), name="look for changes")
-            except Exception:  # ours to mend, or no thread can be started; following the files must go on
-                log.exception("the manifest's files could not be watched: again in %g s", LISTEN_AGAIN_SECONDS)
+            except Exception:  # a bug of ours, or no thread can be started; watching must go on
+                log.exception("the manifest's files could not be watched; retrying in %g s", LISTEN_AGAIN_SECONDS)
                 await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def _listen(self) -> None:
@@ -103,7 +106,7 @@ class Watch:
                 error = _cause(raised)
                 if not isinstance(error, OSError | RuntimeError):
                     raise
-                if await aside(self._places) != watched:  # a folder went away while it was to be watched
+                if await aside(self._places) != watched:  # a folder disappeared before it was watched
                     await asyncio.sleep(SETTLE_SECONDS)
                     continue
                 folders = ", ".join(sorted({str(folder) for folder, _ in watched}))
@@ -134,7 +137,7 @@ class Watch:
             debounce=200,
             step=50,
         )
-        # What happened before this watch hears is found by reading once more when it does.
+        # Changes before this watch is active are found by reading once more when it becomes active.
         settled = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._changed)
         try:
             async with aclosing(changes):
@@ -148,7 +151,7 @@ class Watch:
             settled.cancel()
 
     def _state(self) -> State:
-        """Return time, size and inode of each file. Blocks, maybe for ever if a network drive is away."""
+        """Return time, size and inode of each file. Blocks, maybe forever if a network drive is away."""
         self._folder.return_to_it()
         found: State = {}
         for path in (*self._source().files(), *self._more):
@@ -159,7 +162,7 @@ class Watch:
         return found
 
     def _places(self) -> dict[Place, int]:
-        """Return the folders to watch with their inode numbers, as another folder may take the name.
+        """Return the folders to watch with their inode numbers, because another folder may take the name.
 
         The manifest's folder is watched by its name in the folder above, where a new one would appear.
         """
@@ -185,7 +188,7 @@ def _is_watched(path: Path, watched: Collection[Place]) -> bool:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return the exception of watchfiles' task, which comes in a group."""
+    """Return the exception of watchfiles' task, which is raised in a group."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -48,7 +48,7 @@ def test_lines_can_be_chosen_by_model_level_and_words(page: Page, server: Server
     page.get_by_label("Level").select_option("error")
     expect(page.get_by_text("Nothing matches")).to_be_visible()
     page.get_by_label("Model").select_option("")
-    expect(log).to_contain_text("manifest refused")
+    expect(log).to_contain_text("manifest rejected")
     expect(log).not_to_contain_text("loaded in")
     page.get_by_label("Words").fill("SERVING")
     expect(log.get_by_role("listitem").filter(has_not_text="still serving")).to_have_count(0)

@@ -76,7 +76,7 @@ def test_a_manifest_that_could_not_be_read_is_read_when_it_can_be(tmp_path: Path
         ask(server, "echo")
         with few_descriptors(server, -5):
             save(tmp_path / "models.yaml", "chat: {echo: {backend: echo}, other: {backend: echo}}")
-            server.wait_for("manifest refused: models.yaml: cannot be read: Too many open files")
+            server.wait_for("manifest rejected: models.yaml: cannot be read: Too many open files")
         server.wait_for(r"reloaded revision 2: \+other")
 
 

@@ -236,7 +236,7 @@ def test_keys_change_while_the_server_runs(tmp_path: Path) -> None:
         assert ask(server, "GET", "/v1/models", ADMIN).status == 200
 
         save(tmp_path / "key", "tooshort")
-        server.wait_for(r"manifest refused: models\.yaml:1:31: server\.api_keys\.x\.file: .*8 characters")
+        server.wait_for(r"manifest rejected: models\.yaml:1:31: server\.api_keys\.x\.file: .*8 characters")
         assert ask(server, "GET", "/v1/models", ADMIN).status == 200
         assert not [line for line in server.lines if "tooshort" in line]
 

@@ -260,7 +260,7 @@ CASES = {
     "a file that says null": ("~", ["models.yaml:1:1: …is empty"]),
     "a list at the top": (
         "- a",
-        ["models.yaml:1:1: should be keys such as chat: …found a list"],
+        ["models.yaml:1:1: should consist of keys such as chat: …found a list"],
     ),
     "two documents": (
         "chat: {}\n---\nchat: {}\n",
@@ -364,7 +364,7 @@ def test_an_alias_bomb_is_refused_at_once(problems_of):
 
     (line,) = problems_of("\n".join(lines))
 
-    assert line == "models.yaml:5:10: more than 20,000 values up to here, counting what aliases repeat; shorten it"
+    assert line == "models.yaml:5:10: more than 20,000 values up to here, including repetitions by aliases; shorten it"
 
 
 def test_a_deep_nest_is_refused(problems_of):

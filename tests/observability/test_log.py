@@ -45,7 +45,7 @@ def test_each_line_is_an_object_that_says_when_who_and_what(tmp_path: Path) -> N
         server.request("POST", CHAT, {"model": "nope", "messages": said("hi")}, headers)
         server.wait_for(r"POST /v1/chat/completions: 404")
         save(tmp_path / "models.yaml", "chat: [\n")
-        server.wait_for("manifest refused")
+        server.wait_for("manifest rejected")
     lines = objects(server)
 
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
@@ -64,7 +64,7 @@ def test_each_line_is_an_object_that_says_when_who_and_what(tmp_path: Path) -> N
     refused = next(line for line in lines if "completions: 404" in line["message"])  # ids and ports may hold 404, too
     assert refused["key"] == "laptop"
     assert "model" not in refused
-    assert {line["level"] for line in lines if "manifest refused" in line["message"]} == {"error"}
+    assert {line["level"] for line in lines if "manifest rejected" in line["message"]} == {"error"}
     assert "k" * 16 not in "".join(server.lines)
 
 

@@ -132,7 +132,7 @@ def test_the_log_level_is_hot(server: Server, tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", ONE + "server: {log_level: debug}\n")
     server.wait_for("reloaded revision 2: server")
     save(tmp_path / "models.yaml", ONE + "server: {log_level: debug} # the same\n")
-    server.wait_for("was read and equals revision 2")
+    server.wait_for("was read; it equals revision 2")
 
 
 def test_a_running_request_is_drained_before_the_server_ends(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_server_whose_own_folder_is_deleted_says_so_and_follows_the_one_that_i
     folder.mkdir()
     with serving(folder, ONE) as server:
         shutil.rmtree(folder)
-        server.wait_for(r"manifest refused: models\.yaml: does not exist")
+        server.wait_for(r"manifest rejected: models\.yaml: does not exist")
         status = server.status()
         assert (status["manifest"]["folder"], status["last_attempt"]["ok"]) == (str(folder.resolve()), False)
         folder.mkdir()
@@ -255,7 +255,7 @@ async def test_a_look_that_fails_does_not_end_the_watch(
     running, waiting = asyncio.create_task(watching.run()), asyncio.create_task(heard.wait())
     await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
     assert (waiting.done(), running.done()) == (True, False)
-    assert "could not be watched: again in" in caplog.text
+    assert "could not be watched; retrying in" in caplog.text
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -67,7 +67,7 @@ def localapi(server: Server, folder: Path, *words: str) -> str:
 
 def test_a_mistake_in_the_file_still_refuses_all_of_it(server: Server, tmp_path: Path) -> None:
     save(tmp_path / "models.yaml", f"chat:\n{REPOSITORY}  other: {{bakend: echo}}\n")
-    server.wait_for("manifest refused")
+    server.wait_for("manifest rejected")
 
     assert server.model("local-chat")["swap"] is None
     assert server.status()["revision"] == 1

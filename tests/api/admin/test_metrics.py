@@ -93,7 +93,7 @@ def test_reloads_are_counted_and_removed_models_are_forgotten(tmp_path: Path) ->
         server.request("POST", CHAT, {"model": "bird", **ASK})
         before = scrape(server)
         save(tmp_path / "models.yaml", "chat: {bird: {}}")
-        server.wait_for("manifest refused")
+        server.wait_for("manifest rejected")
         save(tmp_path / "models.yaml", "chat: {other: {backend: echo}}")
         server.wait_for("reloaded revision 2")
         after = scrape(server)
