@@ -1,8 +1,8 @@
-"""Every error that a client or an operator can see: those of commands first, then those of the API by their status.
+"""Every error that a client or an operator can see: those of commands first, then those of the API by status.
 
-The class of an `ApiError` is its status; `type`, `code` and `param` are what OpenAI's clients read
-(https://platform.openai.com/docs/guides/error-codes); docs/http.md lists them. `http.replies` and the dialects make
-replies of them.
+The class of an `ApiError` determines its status; `type`, `code` and `param` are what OpenAI's clients read
+(https://platform.openai.com/docs/guides/error-codes); docs/http.md lists them. `http.replies` and the dialects turn
+them into replies.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _UNBROKEN: Final = re.compile(r"\S{300,}")
 
 
 def shown(value: object) -> str:
-    """Return a value in quotation marks for a message, cut if it is long."""
+    """Return a value in quotation marks for a message, shortened if it is long."""
     text = str(value)
     return repr(text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…")
 
 
 def readable(message: str) -> str:
-    """Return another program's message with very long words cut."""
+    """Return another program's message with very long words shortened."""
     return _UNBROKEN.sub(lambda run: f"{run[0][: MOST_SHOWN - 1]}…", message)
 
 
@@ -46,11 +46,11 @@ class EnvironmentFailed(OperatorError):
 
 
 class NoServer(OperatorError):
-    """No server answers at the address, or the connection broke."""
+    """No server responds at the address, or the connection broke."""
 
 
 class Refused(OperatorError):
-    """The server answered with an error, whose message this is.
+    """The server replied with an error, whose message this is.
 
     `status` is the HTTP status; `code` is the code of the error, such as "model_not_found", if it has one.
     """
@@ -61,11 +61,11 @@ class Refused(OperatorError):
 
 
 class CannotEdit(OperatorError):
-    """The manifest's file cannot be edited, and is unchanged."""
+    """The manifest file cannot be edited, and is unchanged."""
 
 
 class FileChanged(CannotEdit):
-    """The manifest's file is not what it was when the change was made."""
+    """The manifest file has changed since the edit was made."""
 
 
 class CannotDownload(OperatorError):
@@ -98,7 +98,7 @@ class Problem:
     line: int | None = None
     column: int | None = None
     passing: bool = False
-    """True if it may pass without an edit: a drive that is gone, a server without free descriptors."""
+    """True if the problem may disappear without an edit: a missing drive, a server without free descriptors."""
     excerpt: Excerpt | None = field(default=None, compare=False, repr=False)
     """Lines around the problem, as they were read."""
 
@@ -110,7 +110,7 @@ class Problem:
 
 
 class ManifestError(OperatorError):
-    """The manifest cannot be applied. `problems` has every problem found, and at least one."""
+    """The manifest cannot be applied. `problems` lists every problem found, at least one."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -121,8 +121,8 @@ class ApiError(LocalapiError):
     """An error that a client of the API gets as its reply.
 
     `retryable` False tells OpenAI's SDKs not to retry (`x-should-retry: false`); with None they decide by the status.
-    `retry_after_seconds` becomes the Retry-After header. `loggable` is the part of the message that repeats nothing of
-    the request.
+    `retry_after_seconds` becomes the Retry-After header. `loggable` is the part of the message that repeats nothing
+    from the request.
     """
 
     status: ClassVar[int] = 500
@@ -163,36 +163,36 @@ class ApiError(LocalapiError):
 
 
 class RequestError(ApiError):
-    """The client has to change something."""
+    """The client has to change its request."""
 
     type = "invalid_request_error"
 
 
 class InvalidRequest(RequestError):
-    """The request is invalid. Its message may repeat a part of a conversation, so only `loggable` reaches the log."""
+    """The request is invalid. Its message may repeat a part of a conversation, so only `loggable` is logged."""
 
     status = 400
 
     @property
     def logged(self) -> str:
-        """The loggable text, or else code and parameter."""
+        """The loggable text, otherwise code and parameter."""
         return self.loggable or " ".join(filter(None, (self.reply_code or self.type, self.param)))
 
 
 class WrongEndpoint(InvalidRequest):
-    """A model of another kind than the endpoint serves."""
+    """The model is of another kind than the endpoint serves."""
 
     code = "wrong_endpoint"
 
 
 class NoThreads(InvalidRequest):
-    """The request asks the server to keep a conversation of Anthropic's API."""
+    """The request asks the server to store a conversation of Anthropic's API."""
 
     code = "thread_unsupported_request"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt does not fit the model's context."""
+    """The prompt exceeds the model's context."""
 
     code = "context_length_exceeded"
 
@@ -244,7 +244,7 @@ class ModelInUse(RequestError):
 
 
 class EditRefused(RequestError):
-    """The manifest's file cannot be edited like this, and is unchanged."""
+    """The manifest file cannot be edited in this way, and is unchanged."""
 
     status = 409
     code = "cannot_edit"
@@ -277,7 +277,7 @@ class UnsupportedEncoding(RequestError):
 
 
 class InvalidManifest(RequestError):
-    """The manifest is invalid, or would be with what the client asks for; nothing is changed."""
+    """The manifest is invalid, or would be after the requested change; nothing is changed."""
 
     status = 422
     code = "invalid_manifest"
@@ -289,7 +289,7 @@ class InvalidManifest(RequestError):
 
 
 class ModelBusy(ApiError):
-    """Too many requests for one model."""
+    """There are too many requests for one model."""
 
     status = 429
     type = "rate_limit_error"
@@ -304,7 +304,7 @@ class GenerationFailed(ApiError):
 
 
 class UpstreamFailed(ApiError):
-    """The server that has the model failed, or sent something that is no answer."""
+    """The server that runs the model failed, or sent an invalid reply."""
 
     status = 502
     code = "upstream_failed"
@@ -313,7 +313,8 @@ class UpstreamFailed(ApiError):
 class ModelUnavailable(ApiError):
     """The model is in the manifest but cannot answer now.
 
-    `beside` are the ids of other models that the message names. Clients that may not see them get the text `unnamed`.
+    `beside` are the ids of other models that the message names. Clients that may not see these models get the text
+    `unnamed`.
     """
 
     status = 503
@@ -337,23 +338,23 @@ class LoadFailed(ModelUnavailable):
 
     retryable: bool | None = False
     counts: ClassVar[bool] = True
-    """True if this failure counts towards the back-off. False if the failure is found before a process is started,
-    and is cheap to find again: then the next request tries again, however often that has failed."""
+    """True if this failure counts towards the back-off. False if it is found before a process is started, and so is
+    cheap to find again: then each request tries again, however often the load has failed."""
 
     @property
     def fault(self) -> tuple[object, ...]:
-        """Fault apart from words and sizes. Equal for two failures if the same fault occurs again."""
+        """The fault without words and sizes; equal for two failures if the same fault occurs again."""
         return (type(self),)
 
 
 class LoadBrokenOff(LoadFailed):
-    """The load was broken off by what may not happen again, such as the end of a process."""
+    """The load was interrupted by something that may not happen again, such as the end of a process."""
 
     retryable = None
 
 
 class PortTaken(LoadFailed):
-    """Another process took a port before the worker could. Other ports will do."""
+    """Another process took a port before the worker could. Other ports may work."""
 
 
 class FilesUnreadable(LoadFailed):
@@ -372,7 +373,7 @@ class OutOfResources(LoadFailed):
     def __init__(self, message: str, *, number: int | None = None) -> None:
         super().__init__(message)
         self.number = number
-        """The error number of the system."""
+        """The system's error number."""
 
     @property
     def fault(self) -> tuple[object, ...]:
@@ -381,7 +382,7 @@ class OutOfResources(LoadFailed):
 
 
 class NoRoom(LoadFailed):
-    """The memory budget has no room for the model beside models that must stay loaded."""
+    """The memory budget has no room for the model besides models that must stay loaded."""
 
     counts = False
 
@@ -392,15 +393,15 @@ class NoRoom(LoadFailed):
 
 
 class NoRoomAhead(LoadFailed):
-    """A model is not preloaded, as other preloaded models would have to be unloaded for it."""
+    """A model is not preloaded, because other preloaded models would have to be unloaded for it."""
 
 
 class WorkerEnded(ModelUnavailable):
-    """The model's worker crashed, or was ended because it hung, before the answer was complete."""
+    """The model's worker crashed, or was ended because it hung, before the response was complete."""
 
 
 class UpstreamUnavailable(LoadFailed):
-    """The server that has the model cannot be reached, or takes no requests now."""
+    """The server that runs the model cannot be reached, or accepts no requests now."""
 
     code = "upstream_unavailable"
     retryable = None
@@ -408,14 +409,14 @@ class UpstreamUnavailable(LoadFailed):
 
 
 class UpstreamRefused(LoadFailed):
-    """The server that has the model refuses what the manifest says: the key, the name of the model, the address."""
+    """The server that runs the model rejects a setting of the manifest: the key, the model's name, or the address."""
 
     code = "upstream_refused"
     counts = False
 
 
 class NoMember(ModelUnavailable):
-    """No member of a pool can answer; the message says why for each."""
+    """No member of a pool can answer; the message gives the reason for each."""
 
 
 class RequestTimeout(ApiError):

@@ -48,7 +48,7 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     _template: str | None = PrivateAttr(default=None)
     """Chat template, if the model was on this machine when the manifest was read."""
     _senses: tuple[bool, bool] | None = PrivateAttr(default=None)
-    """Whether the model accepts images and recordings, according to its files."""
+    """True for images, and for recordings, if the model accepts them, according to its files."""
 
     def located(self, folder_of: FolderOf) -> Self:
         located = super().located(folder_of)

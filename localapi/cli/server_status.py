@@ -81,7 +81,7 @@ class ModelRow:
     pinned: bool | None = None
     last_error: str | None = None
     place: Mapping[str, Any] | None = None
-    """Where it runs: `kind`, `at`, `pid` and `parts`."""
+    """Place where it runs: `kind`, `at`, `pid` and `parts`."""
     variant_of: str | None = None
     """Base model, if this is a variant."""
     download_bytes: int | None = None
@@ -89,7 +89,7 @@ class ModelRow:
 
     @property
     def told_place(self) -> str:
-        """Where the model runs, unless that is a single process on this machine."""
+        """Place where the model runs, unless that is a single process on this machine."""
         return place_in_words(self.place) if self.place else ""
 
     @property

@@ -38,15 +38,15 @@ class Entry:
     keep_alive: float
     """Seconds without a request until the model is unloaded; infinity for never. Includes the server's default."""
     max_keep_alive: float = FOREVER
-    """Longest keep_alive, in seconds, that a request may ask for. Includes the server's default."""
+    """Longest keep_alive, in seconds, that a request may set. Includes the server's default."""
     peer: str | None = None
     """Name of the peer that offers the model; None if the manifest has the entry."""
     variant_of: str | None = None
-    """Id of the entry whose model answers, if this is a variant of it."""
+    """Id of the entry whose model answers, if this is a variant."""
 
     @property
     def model_id(self) -> str:
-        """Id of the entry whose model answers: this one, or the one that this is a variant of."""
+        """Id of the entry whose model answers: this one, or the base entry of this variant."""
         return self.id if self.variant_of is None else self.variant_of
 
     @functools.cached_property
@@ -87,9 +87,9 @@ class Entry:
 
     @classmethod
     def of_peer(cls, peer: str, options: PeerOptions, model: ModelObject) -> Entry | None:
-        """Return an entry for a model of a peer; None if such a model cannot be used there.
+        """Return an entry for a model of a peer; None if such a model cannot be used on a peer.
 
-        It is an entry of the backend `openai`, so any kind that has this backend can be used on a peer.
+        It is an entry of the backend `openai`, so every kind that has this backend can be used on a peer.
         """
         backend = KINDS[model.kind].backends.get("openai")
         if backend is None:
@@ -99,14 +99,14 @@ class Entry:
         own = {"backend": "openai", "model": model.id, "aliases": aliases, "description": model.description}
         try:
             found = backend.model_validate({**place, **own, **model.as_options()})
-        except ValidationError:  # a name that no manifest could have
+        except ValidationError:  # a name that no manifest could contain
             return None
         return cls(f"{peer}{SEPARATOR}{model.id}", found, found.identity(), FOREVER, peer=peer)
 
 
 @dataclass(frozen=True)
 class ManifestFile:
-    """A file that a manifest was read from, and its content then."""
+    """File from which a manifest was read, with its content at that time."""
 
     path: Path
     sha256: str
@@ -115,12 +115,12 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class Said:
-    """A value as written, and its place."""
+    """Value as written, and its place."""
 
     text: str
     origin: Origin
     value: object = field(default=None, repr=False)
-    """Value after references to variables were replaced, which no message may show."""
+    """Value after references to variables were replaced; messages must not show it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +128,12 @@ class Manifest:
     """Merged content of models.yaml, a profile and the environment."""
 
     entries: Mapping[str, Entry]
-    """Entries by id, in the order of the files, one kind after the other."""
+    """Entries by id, one kind after the other, each in the order of the files."""
     server: ServerOptions = field(default_factory=ServerOptions)
     echo: bool = False
-    """True if every entry answers with echo."""
+    """True if every entry uses the backend echo."""
     peers: Mapping[str, PeerOptions] = field(default_factory=dict)
-    """Other servers of this kind, with absolute paths."""
+    """Other localapi servers, with absolute paths."""
     keys: tuple[Key, ...] = ()
     """API keys; if there are none, access is open."""
     key_files: tuple[Path, ...] = field(default=(), compare=False)
@@ -143,14 +143,14 @@ class Manifest:
     missing_secrets: tuple[Problem, ...] = field(default=(), compare=False)
     """Problems of keys that are missing from `keys` because their secrets cannot be read here."""
     absent: tuple[Problem, ...] = field(default=(), compare=False)
-    """Missing files of entries that have not changed since the files were there."""
+    """Missing files of entries that are unchanged since the files existed."""
     files: tuple[ManifestFile, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
-    """Explicit values by their path of keys; a list is one value."""
+    """Explicit values by path of keys; a list is one value."""
 
     @functools.cached_property
     def keys_of_server(self) -> Mapping[str, str]:
-        """Fingerprint of each option of the server; for API keys without their secrets."""
+        """Fingerprint of each option of the server; for API keys, without their secrets."""
         options = {name: getattr(self.server, name) for name in ServerOptions.model_fields}
         return {name: fingerprint(value) for name, value in {**options, "peers": self.peers}.items()}
 
@@ -169,11 +169,11 @@ class Manifest:
 
     @functools.cached_property
     def offered(self) -> tuple[Entry, ...]:
-        """All that clients can name: each entry, followed by its variants."""
+        """Everything that clients can name: each entry, followed by its variants."""
         return tuple(each for entry in self.entries.values() for each in (entry, *entry.variants))
 
     def written_at(self, entry: Entry) -> str:
-        """Return the file and the first line of an entry; empty if no file has it."""
+        """Return the file and the first line of an entry; empty if it is not in a file."""
         values = (said.origin for key, said in self.said.items() if key[:2] == (entry.kind.name, entry.id))
         files = {str(file.path): index for index, file in enumerate(self.files)}
         places = [(files[each.source], each.line) for each in values if each.source in files and each.line is not None]
@@ -184,14 +184,15 @@ class Manifest:
 
     @property
     def cluster(self) -> str | None:
-        """Address of the cluster to join; None if there is none, or nothing to place on it."""
+        """Address of the cluster to join; None if there is none, or if no entry is placed on it."""
         return self.server.cluster.ray if self.server.cluster is not None and not self.echo else None
 
     @property
     def files_beside(self) -> tuple[Path, ...]:
-        """Files that the manifest names and that the server follows, too.
+        """Files that the manifest names, which the server also follows.
 
-        Its own files are among them: one that is included by a pattern may be missing for a moment while it is saved.
+        The manifest's own files are among them: one that is included by a pattern may be missing for a moment while it
+        is saved.
         """
         own = (file.path for file in self.files)
         of_entries = (path for entry in self.entries.values() for path in entry.options.files())
@@ -200,11 +201,11 @@ class Manifest:
 
     @property
     def declared(self) -> Mapping[str, Entry]:
-        """Entries that the manifest itself has."""
+        """Entries of the manifest itself, without those of peers."""
         return {name: entry for name, entry in self.entries.items() if entry.peer is None}
 
     def with_peers(self, offered: Sequence[Entry]) -> Manifest:
-        """Return this manifest with these entries of its peers, and with no others of peers."""
+        """Return this manifest with these entries of its peers, and no other peers' entries."""
         entries = {**self.declared, **{entry.id: entry for entry in offered}}
         if entries == self.entries:
             return self
@@ -214,7 +215,7 @@ class Manifest:
     def keeping(self, other: Manifest, entry_ids: Collection[str]) -> Manifest:
         """Return this manifest with these entries taken from `other`.
 
-        They get their new aliases and variants, as another entry may have taken an old name.
+        They get their new aliases and variants, because another entry may have taken an old name.
         """
         if not entry_ids:
             return self
@@ -234,7 +235,7 @@ class Manifest:
 
 
 def _opened(key: Key, offered: Sequence[Entry]) -> frozenset[str]:
-    """Return the ids of the peers' models that a key names: by id or alias, or all of a peer as PEER/*."""
+    """Return the ids of the peers' models that a key names: by id or alias, or all models of a peer by PEER/*."""
     if key.models is None:
         return frozenset()
     names = {entry.id: {entry.id, *entry.options.aliases, f"{entry.peer}{SEPARATOR}*"} for entry in offered}

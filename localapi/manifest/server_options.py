@@ -1,4 +1,4 @@
-"""Options of the server as a whole, and the top level of a manifest: these, peers, and a section of each kind."""
+"""Options of the server as a whole, and the top level of a manifest: these, peers, and a section for each kind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from localapi.manifest.keys import KeyOptions
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 EXTENSION: Final = "x-"
-"""Prefix of keys at the top level that have no meaning of their own; they hold anchors."""
+"""Prefix of top-level keys without a meaning of their own; they hold anchors."""
 INCLUDE: Final = "include"
-"""Key at the top level that names further files."""
+"""Top-level key that names further files."""
 _MINUTES = 60.0
 _DAYS = 86400.0
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -60,7 +60,7 @@ class ResponsesOptions(StrictModel):
     keep: Annotated[
         Duration,
         Field(
-            description="Delete a response that has not been used for this time; 0: store none.",
+            description="Delete responses unused for this time; 0: store none.",
             examples=["7d"],
         ),
     ] = 30 * _DAYS
@@ -68,7 +68,7 @@ class ResponsesOptions(StrictModel):
         int,
         Field(
             ge=0,
-            description="Disk space for all responses; the longest unused are deleted first. 0: store none.",
+            description="Disk space for all responses; the least recently used are deleted first. 0: store none.",
             examples=[1024],
         ),
     ] = 256
@@ -84,7 +84,7 @@ class CaptureOptions(StrictModel):
         int, Field(ge=1, le=1024, description="Memory for their bodies; the oldest are dropped first.", examples=[64])
     ] = 16
     contents: Annotated[
-        bool, Field(description="Keep what was asked and answered; false: only times, sizes and statuses.")
+        bool, Field(description="Keep contents of requests and replies; if false, only times, sizes and statuses.")
     ] = True
 
 
@@ -95,11 +95,11 @@ class TraceOptions(StrictModel):
         str | None,
         AfterValidator(lambda url: None if url is None else server_url(url)),
         Field(
-            description="Base of a collector's address, for OTLP over HTTP; null: what the OTEL_ variables say.",
+            description="Base URL of a collector, for OTLP over HTTP; null: from the OTEL_ variables.",
             examples=["http://127.0.0.1:4318"],
         ),
     ] = None
-    contents: Annotated[bool, Field(description="Send what is asked and answered, too.")] = False
+    contents: Annotated[bool, Field(description="Also send the contents of requests and replies.")] = False
 
 
 class ServerOptions(StrictModel):
@@ -110,7 +110,7 @@ class ServerOptions(StrictModel):
         Field(
             ge=0,
             allow_inf_nan=False,
-            description="How long a shutdown waits for running requests, in seconds.",
+            description="Maximum time that a shutdown waits for running requests, in seconds.",
             examples=[60],
         ),
     ] = 30.0
@@ -124,14 +124,14 @@ class ServerOptions(StrictModel):
     max_keep_alive: Annotated[
         Duration,
         Field(
-            description="max_keep_alive of entries that do not set it: longest keep_alive that a request may ask for.",
+            description="max_keep_alive of entries that do not set it: longest keep_alive that a request may set.",
             examples=["1h"],
         ),
     ] = FOREVER
     memory_budget: Annotated[
         MemorySize,
         Field(
-            description="Memory for all models together: 8GB, 75% (of the machine's memory); null: no limit.",
+            description="Maximum memory for all models together: 8GB, 75% (of the machine's memory); null: no limit.",
             examples=["75%"],
         ),
     ] = None
@@ -146,7 +146,7 @@ class ServerOptions(StrictModel):
     cluster: Annotated[
         ClusterOptions | None,
         Field(
-            description="A cluster of machines, for entries with `place`. See docs/machines.md.",
+            description="Cluster of machines, for entries with `place`. See docs/machines.md.",
             examples=[{"ray": "auto"}],
         ),
     ] = None
@@ -168,7 +168,7 @@ class ServerOptions(StrictModel):
     console_edits: Annotated[
         bool | Literal["all"],
         Field(
-            description="Let the console edit this file; all: even programs and secrets without an admin key. See "
+            description="Allow the console to edit this file; all: even programs and secrets without an admin key. See "
             "docs/console.md.",
             examples=["all"],
         ),
@@ -182,7 +182,7 @@ class ServerOptions(StrictModel):
     ] = None
     history: Annotated[
         bool,
-        Field(description="Keep what models and keys were used for, by hours and days. See docs/observing.md."),
+        Field(description="Record the usage of models and keys by hour and day. See docs/observing.md."),
     ] = True
     traces: Annotated[
         TraceOptions | None,
@@ -194,7 +194,7 @@ class ServerOptions(StrictModel):
     responses: Annotated[
         ResponsesOptions,
         Field(
-            description="How responses of /v1/responses are stored. See docs/responses.md.",
+            description="Storage of responses of /v1/responses. See docs/responses.md.",
             examples=[{"keep": "7d"}],
         ),
     ] = ResponsesOptions()
@@ -203,14 +203,14 @@ class ServerOptions(StrictModel):
         Field(
             ge=1,
             le=MAX_PORT,
-            description="One more port, for clients that expect Ollama at its own: 11434.",
+            description="Additional port for clients that expect Ollama on its own port: 11434.",
             examples=[11434],
         ),
     ] = None
 
 
 class TopLevel(StrictModel):
-    """Options of the server as a whole. Entries are checked one by one, with the options of their backend."""
+    """Top level of a manifest. Entries are checked one by one, with the options of their backend."""
 
     include: Annotated[
         str | list[str],
@@ -224,11 +224,14 @@ class TopLevel(StrictModel):
     peers: Annotated[
         dict[PeerName, PeerOptions],
         Field(
-            description="Other localapi servers by name. Their models are here as NAME/MODEL. See docs/machines.md.",
+            description="Other localapi servers by name. Their models are available here as NAME/MODEL. See "
+            "docs/machines.md.",
             examples=[{"studio": {"url": "http://studio.local:8000", "key": {"env": "STUDIO_KEY"}}}],
         ),
     ] = {}
-    echo: Annotated[bool, Field(description="Every entry answers with echo; no model is loaded.")] = False
+    echo: Annotated[bool, Field(description="Let every entry answer with the backend echo; no model is loaded.")] = (
+        False
+    )
 
 
 def document() -> type[TopLevel]:

@@ -1,1 +1,1 @@
-"""Models in memory: instances, their leases, the queue before them, and the memory budget."""
+"""Models in memory: instances, their leases, the queue for them, and the memory budget."""

@@ -1,6 +1,6 @@
-"""Pauses between attempts to load a model: none after a failure or two, then growing ones.
+"""Pauses between attempts to load a model: none after the first failures, then growing ones.
 
-Knows failures and successes, and nothing of what fails.
+This module knows failures and successes, but not what fails.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def pause_seconds(failures: int) -> float:
 
 
 class Backoff:
-    """The failures of one instance."""
+    """Failures of one instance."""
 
     def __init__(self) -> None:
         self.failures = 0
-        """Consecutive ones."""
+        """Number of consecutive failures."""
         self._until = 0.0
 
     @property
@@ -38,7 +38,7 @@ class Backoff:
 
     @property
     def paused_until(self) -> float | None:
-        """The end of the pause in Unix time."""
+        """End of the pause in Unix time."""
         return time.time() + self.seconds_left if self.seconds_left else None
 
     def failed(self) -> None:

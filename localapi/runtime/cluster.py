@@ -20,10 +20,10 @@ LAST_PAUSE_SECONDS: Final = 60.0
 
 
 class ClusterWatch:
-    """Follows the cluster of the manifest. Models that are placed on one do not need this."""
+    """Task that follows the manifest's cluster. Models that are placed on a cluster work without it."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
-        """`tell` is called when something has changed."""
+        """Create the watch; `tell` is called when something has changed."""
         self.address: str | None = None
         """Address of the manifest's cluster; None if it has none."""
         self.error: str | None = None
@@ -34,7 +34,7 @@ class ClusterWatch:
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """Nodes of the cluster, also those lost lately; none while it is not joined."""
+        """Nodes of the cluster, including those lost recently; none while it is not joined."""
         return self._gateway.nodes if self._gateway is not None else ()
 
     @property
@@ -44,7 +44,7 @@ class ClusterWatch:
 
     @property
     def warnings(self) -> list[str]:
-        """Warning for the operator if the cluster cannot be used."""
+        """Warnings for the operator if the cluster cannot be used."""
         return [self.error] if self.error is not None else []
 
     def follow(self, address: str | None) -> None:
@@ -54,7 +54,7 @@ class ClusterWatch:
             self._woken.set()
 
     async def run(self) -> None:
-        """Join the cluster, and again whenever it is lost, until cancelled."""
+        """Join the cluster, and rejoin whenever it is lost, until cancelled."""
         pause_seconds = FIRST_PAUSE_SECONDS
         while True:
             self._woken.clear()
@@ -76,7 +76,7 @@ class ClusterWatch:
                 pause_seconds = min(2 * pause_seconds, LAST_PAUSE_SECONDS)
 
     async def _join(self, address: str) -> None:
-        """Stay in a cluster until it is lost, or the manifest names another. Raise LoadFailed."""
+        """Stay in a cluster until it is lost, or the manifest names another one. Raise LoadFailed."""
         async with using(address) as gateway:
             gateway.listeners.append(self._woken.set)
             self._gateway, self.error = gateway, None
@@ -108,6 +108,6 @@ def workers_by_node(instances: Iterable[Instance]) -> dict[str, list[str]]:
 
 def _log_changes(address: str, before: dict[str, Node], now: dict[str, Node]) -> None:
     for node in (now[each] for each in now.keys() - before.keys()):
-        log.info("cluster %s: has the node %s", address, node.name)
+        log.info("cluster %s: node %s joined", address, node.name)
     for node in (before[each] for each in before.keys() - now.keys()):
-        log.warning("cluster %s: has lost the node %s", address, node.name)
+        log.warning("cluster %s: node %s lost", address, node.name)

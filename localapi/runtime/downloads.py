@@ -1,4 +1,4 @@
-"""Look for files of models that are not on this machine yet: without them, a model is not just unloaded."""
+"""Check which model files are missing on this machine: a model without its files is not just unloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ShownState = StateName | Literal["not_downloaded"]
 
 
 class Downloads:
-    """Result of the last look. `changed` is called when a later look finds something else."""
+    """Result of the last check. `changed` is called when a later check finds something else."""
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self._changed = changed
@@ -32,11 +32,11 @@ class Downloads:
         self._looking: asyncio.Task[None] | None = None
 
     def look(self, manifest: Manifest) -> None:
-        """Look for the files of a manifest's entries. Blocks, so it is called in a thread."""
+        """Check the files of a manifest's entries. Blocks, so it is called in a thread."""
         self._look(each for entry in manifest.entries.values() for each in needed(entry.options))
 
     def state_of(self, options: EntryOptions, instance: Instance) -> ShownState:
-        """Return the state of a model for people: `not_downloaded` is one that is unloaded and lacks files."""
+        """Return the state of a model for people; `not_downloaded` means unloaded with files missing."""
         state, repositories = instance.state, needed(options)
         if not repositories:
             return state
@@ -47,7 +47,7 @@ class Downloads:
         return "not_downloaded" if state == "unloaded" and self._missing.intersection(repositories) else state
 
     def bytes_of(self, options: EntryOptions) -> int | None:
-        """Return the bytes to download for an entry; None if nothing is missing, or the size is not known."""
+        """Return the bytes to download for an entry; None if nothing is missing, or the size is unknown."""
         sizes = {model.repository: model.download_bytes for model in first_models()}
         missing = [name for name, revision in needed(options) if (name, revision) in self._missing]
         if not missing or any(name not in sizes for name in missing):
@@ -55,13 +55,13 @@ class Downloads:
         return sum(sizes[name] for name in missing)
 
     def _look(self, repositories: Iterable[Repository]) -> None:
-        first_models()  # reads its file here, and not on the event loop
+        first_models()  # the file is read here, and not on the event loop
         known = frozenset(repositories)
         missing = frozenset(each for each in known if not is_downloaded(*each))
         self._known, self._missing, self._looked_at = known, missing, time.monotonic()
 
     def _look_soon(self) -> None:
-        """Look again in a thread, unless that was done a moment ago."""
+        """Check again in a thread, unless that was done a moment ago."""
         is_looking = self._looking is not None and not self._looking.done()
         if not is_looking and time.monotonic() - self._looked_at > LOOK_AGAIN_SECONDS:
             self._looking = asyncio.get_running_loop().create_task(self._look_again(), name="look for downloads")

@@ -1,4 +1,4 @@
-"""Choose the models that give way to a load: pure functions over what is in memory. `memory` carries them out."""
+"""Choose the models to evict for a load: pure functions over the models in memory. `memory` carries the choice out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """Memory that one instance has, or was promised."""
+    """Memory that one instance uses, or has reserved."""
 
     name: str
     """Name of the entry. An instance and its replacement have the same."""
@@ -31,7 +31,7 @@ class Holding:
     leases: int = 0
     last_used: float = 0.0
     used: bool = True
-    """True if a request has used what is loaded."""
+    """True if a request has used the loaded model."""
     protected: bool = False
     """True if it may not be evicted: it is pinned, or about to replace another instance."""
     retired: bool = False
@@ -40,19 +40,19 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """The memory that a load asks for."""
+    """Memory that a load needs."""
 
     name: str
     least: int
-    """Bytes with which it can be loaded."""
+    """Minimum bytes for the load."""
     most: int
-    """Bytes that it should have, if there can be as many."""
+    """Bytes that it should get if there is room."""
     is_next: bool = True
     """True if no other load is queued before it."""
     speculative: bool = False
     """True if no request waits for it."""
     impatient: bool = False
-    """True if it has waited so long that busy models have to stop taking requests."""
+    """True if it has waited so long that busy models must stop accepting requests."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Evict(Generic[Key]):
-    """There will be room when these idle instances have ended."""
+    """There will be room once these idle instances have ended."""
 
     victims: tuple[Key, ...]
 
@@ -74,16 +74,16 @@ class Wait(Generic[Key]):
     """There is no room yet."""
 
     pause: tuple[Key, ...] = ()
-    """Instances that have to take no new leases, so that they become idle."""
+    """Instances that must accept no new leases, so that they become idle."""
 
 
 class Refusal(Enum):
     """Reason for refusing a load."""
 
     NEVER_FITS = auto()
-    """The budget does not hold it beside what must stay."""
+    """It does not fit into the budget besides the models that must stay."""
     NOT_WORTH_IT = auto()
-    """Nobody waits for it, and it could only take the place of models like it, or of busy ones."""
+    """No request waits for it, and it could only replace models like it, or busy ones."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,16 @@ class Refuse(Generic[Key]):
     size: int
     """Bytes that it needs."""
     free: int
-    """Bytes that it could have."""
+    """Bytes that would be available."""
     beside: tuple[Key, ...]
-    """Instances that take the rest."""
+    """Instances that use the rest."""
 
 
 def plan_room(
     holdings: Mapping[Key, Holding], need: Need, budget: int
 ) -> Reserve | Evict[Key] | Wait[Key] | Refuse[Key]:
-    """Return what makes room for a load within the budget."""
-    # While an instance is loaded beside the one that it replaces, the old one has to answer.
+    """Return what to do to make room for a load within the budget."""
+    # While an instance loads beside the one that it replaces, the old one must be able to answer.
     staying = [key for key, each in holdings.items() if each.protected or (each.name == need.name and not each.retired)]
     available = budget - _total(holdings, staying)
     if need.least > available:
@@ -120,7 +120,7 @@ def plan_room(
 def _plan_evictions(
     holdings: Mapping[Key, Holding], need: Need, size: int, free: int
 ) -> Evict[Key] | Wait[Key] | Refuse[Key]:
-    """Return how `size` bytes become free for a load, if only `free` bytes are."""
+    """Return how `size` bytes can be freed for a load if only `free` bytes are available."""
     candidates = [key for key in _evictable(holdings) if holdings[key].name != need.name]
     if need.speculative:
         candidates = [key for key in candidates if holdings[key].used and holdings[key].leases == 0]
@@ -135,12 +135,12 @@ def _plan_evictions(
     victims = _idle(holdings, candidates, missing)
     if _total(holdings, victims) >= missing:
         return Evict(tuple(victims))
-    # Evicting some would help nobody as long as it is not enough.
+    # Evicting some models would not help as long as it is not enough.
     return Wait(tuple(_first(holdings, candidates, missing))) if need.impatient else Wait()
 
 
 def plan_shrink(holdings: Mapping[Key, Holding], budget: int) -> tuple[Key, ...]:
-    """Return the idle instances to evict because those that are loaded have outgrown the budget."""
+    """Return the idle instances to evict because the loaded ones have outgrown the budget."""
     excess = _total(holdings, holdings) - _ending_soon(holdings) - budget
     return tuple(_idle(holdings, _evictable(holdings), excess))
 
@@ -152,7 +152,7 @@ def _evictable(holdings: Mapping[Key, Holding]) -> list[Key]:
 
 
 def _idle(holdings: Mapping[Key, Holding], candidates: Iterable[Key], size: int) -> list[Key]:
-    """Return as many idle candidates as free so many bytes, or all of them."""
+    """Return as many idle candidates as are needed to free this many bytes, or all of them."""
     return _first(holdings, [key for key in candidates if holdings[key].leases == 0], size)
 
 

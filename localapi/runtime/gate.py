@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Pause(Enum):
-    """Reason why an instance takes no new leases for a while."""
+    """Reason why an instance temporarily accepts no new leases."""
 
     SWAP = "swap"
     MEMORY = "memory"
@@ -15,7 +15,7 @@ class Pause(Enum):
 
 
 class Gate:
-    """Closed while there is a reason to pause; several may overlap."""
+    """Gate that is closed while there is a reason to pause; several reasons may overlap."""
 
     def __init__(self) -> None:
         self._pauses: set[Pause] = set()
@@ -28,7 +28,7 @@ class Gate:
         return not self._pauses
 
     def close(self, reason: Pause) -> None:
-        """Keep new leases waiting until `open` is called for the same reason."""
+        """Make new leases wait until `open` is called for the same reason."""
         self._pauses.add(reason)
         self._open.clear()
 

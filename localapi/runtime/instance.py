@@ -1,6 +1,6 @@
-"""One entry at one identity, as a state machine: when its model is loaded, and when it ends.
+"""One entry at one identity, as a state machine: when its model is loaded, and when it is unloaded.
 
-Knows leases, and how long an unused model stays. Refuses to know names, manifests and the content of requests.
+It knows leases, and how long an unused model stays loaded, but neither names, manifests nor the content of requests.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ RELOAD_SECONDS: Final = 1.0
 
 
 class Instance:
-    """One entry at one identity. Outlives its manifest while it is leased."""
+    """One entry at one identity. It outlives its manifest while it is leased."""
 
     def __init__(self, name: str, options: EntryOptions, *, since_revision: int, memory: Memory) -> None:
         self.name = name
         self.options = options
         self.identity: Identity = options.identity()
         self.keep_alive = FOREVER
-        """Seconds from the last lease to unloading."""
+        """Seconds from the end of the last lease to unloading."""
         self.pinned = False
         self.stall_seconds: float | None = DEFAULT_STALL_SECONDS
-        """Time for which an engine with work may do nothing."""
+        """Maximum seconds without progress for an engine with work."""
         self.backoff = Backoff()
         self.since_revision = since_revision
-        """0 while no revision has it: it is to replace another instance."""
+        """First revision with this instance; 0 if there is none yet, because it is to replace another instance."""
         self.retired = False
-        """True if no revision has it any more."""
+        """True if no current revision has it any more."""
         self.loads = 0
         self.worker_deaths = 0
         self.restarts = 0
-        """Loads after a worker had ended by itself or had been ended."""
+        """Number of loads after a worker had ended by itself or had been ended."""
         self.last_error: str | None = None
         self.last_used = time.monotonic()
         self.loaded: protocol.Loaded | None = None
         """Facts that the model reported when it was last loaded."""
         self.longest_kept = FOREVER
-        """Maximum of what requests may ask for, in seconds."""
+        """Maximum keep_alive that requests may set, in seconds."""
         self._kept_for: float | None = None
         """`keep_alive` of the last request, if it had one."""
         self._state: State = Unloaded()
@@ -102,7 +102,7 @@ class Instance:
 
     @property
     def supervised(self) -> Supervised | None:
-        """Engine, or what loads its model; None if nothing can be measured or ended."""
+        """Engine, or the process that loads its model; None if nothing can be measured or ended."""
         match self._state:
             case Ready(engine=engine):
                 return engine
@@ -112,7 +112,7 @@ class Instance:
 
     @property
     def all_supervised(self) -> list[Supervised]:
-        """All that can be measured and ended on its own: each replica."""
+        """Everything that can be measured and ended separately: each replica."""
         if isinstance(self.engine, Replicas):
             return self.engine.supervised
         return [self.supervised] if self.supervised is not None else []
@@ -124,7 +124,7 @@ class Instance:
 
     @property
     def min_replicas(self) -> int:
-        """Number of engines that should be loaded at least."""
+        """Minimum number of engines that should be loaded."""
         return 1 if self._replica_limits is None else self._replica_limits.min
 
     @property
@@ -159,12 +159,12 @@ class Instance:
 
     @property
     def used(self) -> bool:
-        """True if a request has used what is loaded."""
+        """True if a request has used the loaded model."""
         return isinstance(self._state, Ready) and self._state.used
 
     @property
     def lacks_memory(self) -> bool:
-        """True if it is not loaded because memory_budget leaves no room for it."""
+        """True if it is not loaded because the memory budget leaves no room for it."""
         match self._state:
             case Unloaded(no_room_to_preload=no_room):
                 return no_room
@@ -179,7 +179,7 @@ class Instance:
 
     @property
     def is_speculative(self) -> bool:
-        """True if it is loaded for requests that may come, and no request waits for it."""
+        """True if it is loaded for future requests, and no request waits for it."""
         return self._waiters == 0 and not self.pinned and self.since_revision != 0
 
     @property
@@ -196,7 +196,7 @@ class Instance:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Engine]:
-        """Give one request the right to use this instance; load it first. Raise LoadFailed and ModelUnavailable."""
+        """Give one request the right to use this instance, after loading it. Raise LoadFailed and ModelUnavailable."""
         self._idle_timer.stop()
         self._kept_for = None
         if isinstance(self._state, Ready):
@@ -215,19 +215,22 @@ class Instance:
         await self._leases.none()
 
     def keep_for(self, seconds: float) -> None:
-        """Keep the model for so long after its last lease, until another request changes that. A pin comes first."""
+        """Keep the model for this long after its last lease, until another request changes that.
+
+        A pin takes precedence.
+        """
         self._kept_for = seconds
         self._start_idle_timer()
 
     async def release(self) -> None:
-        """Unload the model, after its last lease if there is one. A pinned model stays."""
+        """Unload the model, after its last lease if there is one. A pinned model stays loaded."""
         self.keep_for(0)
         if self.leases == 0 and not self.pinned:
             await self.unload()
 
     @property
     def expires_in(self) -> float:
-        """Seconds until an idle model is unloaded; infinity if it is in use, or never."""
+        """Seconds until an idle model is unloaded; infinity if it is in use, or is never unloaded."""
         if self.leases or self._stays_for == FOREVER:
             return FOREVER
         return max(0.0, self.last_used + self._stays_for - time.monotonic())
@@ -237,14 +240,14 @@ class Instance:
         return self.keep_alive if self._kept_for is None or self.pinned else min(self._kept_for, self.longest_kept)
 
     def retire(self) -> None:
-        """Send those who wait for a lease to the instance that came after this one."""
+        """Send waiting requests to the instance that replaces this one."""
         self.retired = True
         self.gate.open_for_good()
 
     # Settings
 
     def follow(self, entry: Entry, *, by_hand: bool = False) -> None:
-        """Apply settings in place. `by_hand`: it is pinned, regardless of the manifest."""
+        """Apply settings in place. If `by_hand`, it is pinned regardless of the manifest."""
         self.pinned = entry.options.pin or by_hand
         self.stall_seconds = entry.options.stall_seconds
         self._follow_replicas(entry.options.replica_limits)
@@ -256,9 +259,9 @@ class Instance:
     # Loading
 
     async def load(self) -> Engine:
-        """Return the engine, loaded once however many wait for it.
+        """Return the engine, loaded once however many requests wait for it.
 
-        The load goes on if those who asked for it leave: the next request will want it. Raise LoadFailed, and
+        The load continues if all who asked for it leave, because the next request will need it. Raise LoadFailed, and
         ModelUnavailable during the pause after failures.
         """
         if self.engine is not None and self.engine.ended.done():
@@ -289,12 +292,12 @@ class Instance:
                 self._cancel_load(load)  # it is queued for memory, and nobody waits for it
 
     def begin_loading(self) -> None:
-        """Load the model if it is not loaded, whether or not anybody waits for it."""
+        """Load the model if it is not loaded, whether or not a request waits for it."""
         if not isinstance(self._state, Ready):
             self._begin_load().detached = True
 
     def _begin_load(self) -> Load:
-        """Return the load that is in progress, or a new one."""
+        """Return the load in progress, or start a new one."""
         state = self._state
         if isinstance(state, Loading):
             return state.load
@@ -303,7 +306,7 @@ class Instance:
         if not isinstance(otherwise, Unloaded | Failed):
             raise InvalidTransition(f"{self.name}: {type(state).__name__} → Loading")
         load = Load(self.name, self.options)
-        self._become(Loading(load, otherwise, after), "load begins", level=logging.DEBUG)
+        self._become(Loading(load, otherwise, after), "load started", level=logging.DEBUG)
         load.task = asyncio.create_task(self._load(load, after), name=f"load {self.name}")
         load.task.add_done_callback(_retrieve)
         return load
@@ -385,14 +388,14 @@ class Instance:
         return self._memory.reserve_growth(self, size)
 
     def end_growth(self, size: int, *, loaded: bool) -> None:
-        """Take note that a replica is loaded, or did not load."""
+        """Record that a replica was loaded, or did not load."""
         self._memory.end_growth(self, size)
         if loaded:
             self._count_restart()
             self.last_error = None
 
     def note_replica_ended(self, reason: str) -> None:
-        """Take note that one of several replicas has ended by itself; the others go on."""
+        """Record that one of several replicas has ended by itself; the others continue."""
         self.worker_deaths += 1
         self.last_error = reason
 
@@ -405,14 +408,14 @@ class Instance:
             return
         reason = FailureReason.NO_ROOM if isinstance(failure, NoRoom) else FailureReason.NOT_LOADED
         failed = Failed(reason, failure.fault)
-        # What is found without starting a process may be tried every few seconds; it is worth one line.
+        # Failures found without starting a process may be retried every few seconds, and are worth one line.
         repeated = not failure.counts and before == failed
         level = logging.DEBUG if repeated else logging.ERROR
         self._become(failed, "not loaded: %s", failure.message, level=level)
         self._count_failure(counts=failure.counts)
 
     def _on_engine_ended(self, engine: Engine) -> None:
-        """Take note that an engine has ended without being asked to."""
+        """Record that an engine has ended unexpectedly."""
         if self.engine is not engine or engine.ended.cancelled():
             return
         self.worker_deaths += 1
@@ -427,27 +430,27 @@ class Instance:
         pause_seconds = self.backoff.seconds_left
         if pause_seconds:
             log.error(
-                "%s: failed %d times in a row; it is not loaded for %.0f s",
+                "%s: failed %d times in a row; not loading it again for %.0f s",
                 self.name, self.backoff.failures, pause_seconds,
             )  # fmt: skip
         if self.pinned and not self.retired:
             self._reload_timer.start(max(pause_seconds, RELOAD_SECONDS if counts else FIRST_PAUSE_SECONDS))
 
     def _on_reload(self) -> None:
-        """Load a pinned model again, which needs no request."""
+        """Load a pinned model again, without waiting for a request."""
         if self.pinned and not self.retired:
             self.begin_loading()
 
     def _refuse_during_pause(self) -> None:
         if seconds_left := self.backoff.seconds_left:
             raise ModelUnavailable(
-                f"{self.name} failed {self.backoff.failures} times in a row and is left alone for "
-                f"{seconds_left:.0f} s: {self.last_error} (POST /admin/models/{self.name}/load tries at once.)",
+                f"{self.name} failed {self.backoff.failures} times in a row and will not be loaded for "
+                f"{seconds_left:.0f} s: {self.last_error} (POST /admin/models/{self.name}/load retries at once.)",
                 retry_after_seconds=seconds_left,
             )
 
     def forget_lack_of_memory(self) -> None:
-        """Take note that there may be room now: the next load finds out."""
+        """Record that there may be room now: the next load will show it."""
         if isinstance(self._state, Failed) and self._state.reason is FailureReason.NO_ROOM:
             self.last_error = None
             self._become(Unloaded(), "may fit into the memory budget now", level=logging.DEBUG)
@@ -455,7 +458,7 @@ class Instance:
     # Unloading
 
     async def unload(self) -> None:
-        """End the engine, even if it is leased, and give its memory back. The next lease loads the model again."""
+        """Unload the engine, even if it is leased, and free its memory. The next lease loads the model again."""
         self._reload_timer.stop()
         if isinstance(self._state, Loading):
             load = self._state.load
@@ -467,7 +470,10 @@ class Instance:
             await asyncio.wait([self._state.ending])
 
     async def unload_when_idle(self, seconds: float) -> bool:
-        """Unload as soon as no lease is held, while new ones wait. Return False if that takes longer than `seconds`."""
+        """Unload as soon as no lease is held, while new leases wait.
+
+        Return False if that takes longer than `seconds`.
+        """
         self.gate.close(Pause.UNLOAD)
         try:
             async with asyncio.timeout(seconds):
@@ -480,7 +486,7 @@ class Instance:
         return True
 
     def evict(self, reason: str) -> None:
-        """End an idle engine for another model. `reason` is for people."""
+        """Evict an idle engine for another model. `reason` is for people."""
         then = Unloaded()
         if not self.used:
             self.last_error = f"Unloaded before a request came: {reason}. Its next request loads it again."
@@ -493,7 +499,7 @@ class Instance:
         while not isinstance(self._state, Unloaded | Failed | Closed):
             await self.unload()
         if not isinstance(self._state, Closed):
-            self._become(Closed(), "the instance of revision %d is closed", self.since_revision, level=level)
+            self._become(Closed(), "closed the instance of revision %d", self.since_revision, level=level)
 
     def _cancel_load(self, load: Load) -> None:
         assert isinstance(self._state, Loading)  # noqa: S101  # callers have looked
@@ -522,7 +528,7 @@ class Instance:
 
     def _on_drained(self, ending: asyncio.Task[Engine] | asyncio.Task[None]) -> None:
         if isinstance(self._state, Draining) and self._state.ending is ending:
-            self._become(self._state.then, "its memory is free", level=logging.DEBUG)
+            self._become(self._state.then, "its memory was freed", level=logging.DEBUG)
 
     def _start_idle_timer(self) -> None:
         self._idle_timer.stop()
@@ -535,7 +541,7 @@ class Instance:
     # The one place where the state changes
 
     def _become(self, state: State, message: str, *args: object, level: int = logging.INFO) -> None:
-        """Enter a state and log why. Raise InvalidTransition if it may not follow the current one."""
+        """Enter a state and log why. Raise InvalidTransition if it may not follow the current state."""
         check_transition(self._state, state)
         self._state = state
         if not isinstance(state, Ready):
@@ -544,6 +550,6 @@ class Instance:
 
 
 def _retrieve(task: asyncio.Task[Engine]) -> None:
-    """Mark the outcome as seen: it is in the log and in `last_error`, also when nobody waits any more."""
+    """Mark the outcome as retrieved: it is in the log and in `last_error`, even if nobody waits any more."""
     if not task.cancelled():
         task.exception()

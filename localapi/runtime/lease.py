@@ -1,4 +1,4 @@
-"""One request's right to use an instance, and the faults of engines that a request need not see."""
+"""One request's right to use an instance, and the recovery from engine failures that a request need not notice."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Lease:
     """A request's right to use an engine, with the entry as of its arrival."""
 
     entry: Entry
-    """The entry that answers."""
+    """Entry that answers."""
     asked: Entry
-    """The entry that was asked: a pool, or the same."""
+    """Requested entry: a pool, or the same entry."""
     engine: Engine
     instance: Instance
     queue: Queue
     ticket: Ticket
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Yield the engine's events. Raise what the engine raises, RequestTimeout, and ModelBusy.
+        """Yield the engine's events. Raise the engine's errors, RequestTimeout, and ModelBusy.
 
-        If the worker ends before anything of the answer has come, a new worker gets the request, once: a second end may
-        be the request's fault. In a pool, another member gets it instead.
+        If the worker ends before the response begins, the request goes to a new worker, once: a second end may be the
+        request's fault. In a pool, it goes to another member instead.
         """
         for again in (self.asked is self.entry, False):
             begun = False
@@ -56,7 +56,7 @@ class Lease:
             except WorkerEnded as error:
                 if begun or not again:
                     raise
-                log.warning("%s: request %d begins again: %s", self.entry.id, request.id, error.message)
+                log.warning("%s: request %d starts again: %s", self.entry.id, request.id, error.message)
             else:
                 return
 
@@ -73,7 +73,7 @@ class Lease:
                 yield item
 
     async def _next(self, events: AsyncGenerator[Event, None]) -> Event | None:
-        """Return the next event. Raise ModelBusy if the engine does not begin within `queue_timeout_seconds`."""
+        """Return the next event. Raise ModelBusy if the engine does not start within `queue_timeout_seconds`."""
         step = self._in_time(anext(events, None))
         if self.ticket.started_at is not None:
             return await step
@@ -93,6 +93,6 @@ class Lease:
             if not deadline.expired():
                 raise
             raise RequestTimeout(
-                f"{self.entry.id} had not answered after {seconds:g} s (request_timeout_seconds). Ask for less, or "
-                "raise it in the manifest."
+                f"{self.entry.id} did not finish within {seconds:g} s (request_timeout_seconds). Request less, or "
+                f"raise the limit in the manifest."
             ) from None

@@ -1,7 +1,7 @@
-"""The memory of all models: what each takes, loads that wait for room, and evictions.
+"""Memory of all models: the size of each, loads that wait for room, and evictions.
 
-`eviction` decides, and this carries it out. Knows sizes, as they are expected of files and as engines are measured.
-Refuses to know requests.
+`eviction` decides, and this module carries it out. It knows sizes, as expected from files and as measured for engines,
+but no requests.
 """
 
 from __future__ import annotations
@@ -38,27 +38,28 @@ from localapi.system.threads import aside
 log = logging.getLogger(__name__)
 
 FILES_FACTOR: Final = 1.2
-"""Memory of a loaded model per byte of weights: the weights, and what computing with them needs."""
+"""Memory of a loaded model per byte of weights: the weights themselves, and the memory for computing."""
 PATIENCE_SECONDS: Final = 5.0
-"""Time for which a load waits for a busy model to become idle. Then that one takes no new requests until it is."""
+"""Time for which a load waits for a busy model to become idle. After it, that model accepts no new requests until it is
+idle."""
 _LOOK_SECONDS: Final = 1.0
 
 
 @dataclass
 class Footprint:
-    """The memory of one instance, from before it loads until its engine has ended."""
+    """Memory of one instance, from before it loads until its engine has ended."""
 
     expected: int
-    """Bytes."""
+    """Expected bytes."""
     measured: int = 0
     identity: str = ""
-    """Identity of the loaded model, and a mark if it was loaded within a bound."""
+    """Identity of the loaded model, with a mark if it was loaded within a budget."""
     settled: bool = False
-    """True if it was measured after it had loaded."""
+    """True if it was measured after loading."""
     growth: int = 0
-    """Bytes reserved for what is being loaded beside it."""
+    """Bytes reserved for a replica that is being loaded."""
     promised: int = 0
-    """Bytes kept for the replicas up to `replicas.min` that are not loading yet."""
+    """Bytes reserved for the replicas up to `replicas.min` that are not loading yet."""
 
     @property
     def bytes(self) -> int:
@@ -68,30 +69,30 @@ class Footprint:
 
 @dataclass
 class Known:
-    """Memory that instances of one identity took."""
+    """Memory that instances of one identity have used."""
 
     loaded: int
-    """Bytes right after they had loaded."""
+    """Bytes right after loading."""
     most: int
 
 
 class Memory:
-    """The memory of all engines together."""
+    """Memory of all engines together."""
 
     def __init__(self) -> None:
         self.budget: int | None = None
-        """Bytes; None: no bound."""
+        """Budget in bytes; None for no budget."""
         self._footprints: dict[Instance, Footprint] = {}
         self._loads: list[Instance] = []
         """Loads that wait for room, in order of arrival."""
         self._paused: set[Instance] = set()
-        """Busy instances that take no new leases, for the load that is next."""
+        """Busy instances that accept no new leases, because the next load waits for them."""
         self._known: dict[str, Known] = {}
         self._changed = asyncio.Event()
 
     @property
     def used(self) -> int:
-        """Bytes that are taken or promised."""
+        """Bytes that are used or reserved."""
         return sum(footprint.bytes for footprint in self._footprints.values())
 
     @property
@@ -104,8 +105,8 @@ class Memory:
             return None
         names = ", ".join(f"{each.name} {readable(size)}" for each, size in pinned.items())
         return (
-            f"pinned models take more than memory_budget, {readable(self.budget)}: {names}. They stay; pin fewer, or "
-            "raise server.memory_budget"
+            f"pinned models exceed memory_budget ({readable(self.budget)}): {names}. They stay loaded; pin fewer, or "
+            f"raise server.memory_budget"
         )
 
     @property
@@ -115,11 +116,11 @@ class Memory:
 
     @property
     def _queue(self) -> list[Instance]:
-        """The loads that wait: as they came, and those that no request waits for behind the others."""
+        """Loads that wait, in order of arrival, with those for which no request waits behind the others."""
         return sorted(self._loads, key=lambda each: each.is_speculative)
 
     def of(self, instance: Instance) -> int | None:
-        """Return the bytes of one instance; None if it has nothing in memory."""
+        """Return the bytes of one instance; None if nothing of it is in memory."""
         return self._footprints[instance].bytes if instance in self._footprints else None
 
     def position(self, instance: Instance) -> int | None:
@@ -129,14 +130,14 @@ class Memory:
         return self._queue.index(instance) + 1
 
     def follow(self, budget: int | None) -> None:
-        """Apply another budget, also to loads that wait."""
+        """Apply another budget, also to waiting loads."""
         self.budget = budget
         self.reconsider()
 
     async def reserve(self, instance: Instance) -> bool:
-        """Wait until there is room for an instance and take it. Return True if memory has a bound.
+        """Wait until there is room for an instance and reserve it. Return True if there is a budget.
 
-        Raise NoRoom if there can be none, and NoRoomAhead if it is not worth it.
+        Raise NoRoom if there can be none, and NoRoomAhead if making room is not justified.
         """
         began = time.monotonic()
         self._loads.append(instance)
@@ -156,14 +157,14 @@ class Memory:
             self._footprints[instance] = self._footprint(instance, expected, size)
             return self.budget is not None
         finally:
-            if self._queue[0] is instance:  # nothing was paused for one behind it
+            if self._queue[0] is instance:  # nothing was paused for the loads behind it
                 while self._paused:
                     self._paused.pop().gate.open(Pause.MEMORY)
             self._loads.remove(instance)
             self.reconsider()
 
     def _room_for(self, instance: Instance, expected: int, *, impatient: bool) -> int | None:
-        """Return the bytes that an instance may take; if there is no room yet, see that there will be. Raise NoRoom."""
+        """Return the bytes that an instance may use; if there is no room yet, start making room. Raise NoRoom."""
         known = self._known_of(instance, expected)
         if self.budget is None:
             return known.loaded
@@ -177,7 +178,7 @@ class Memory:
         )
         holdings = self._holdings()
         plan = plan_room(holdings, replace(need, most=known.most * instance.min_replicas), self.budget)
-        if not isinstance(plan, Reserve | Evict):  # the first replica does not wait for the others' room
+        if not isinstance(plan, Reserve | Evict):  # the first replica does not wait for room for the others
             plan = plan_room(holdings, need, self.budget)
         match plan:
             case Reserve(size=size):
@@ -195,7 +196,7 @@ class Memory:
         return self._known.get(self._identity(instance)) or Known(expected, expected)
 
     def _footprint(self, instance: Instance, expected: int, size: int) -> Footprint:
-        """Return what is reserved for a load, with what is promised to its other replicas as far as these fit."""
+        """Return the reservation for a load, including its other replicas as far as they fit."""
         each = self._known_of(instance, expected).most
         first = min(size, each)
         return Footprint(first, identity=self._identity(instance), promised=(size - first) // each * each)
@@ -210,7 +211,9 @@ class Memory:
     def _pause(self, busy: Iterable[Instance], waiting: Instance) -> None:
         for each in busy:
             if each not in self._paused:
-                log.info("%s: takes no new requests until it is idle: %s waits for memory", each.name, waiting.name)
+                log.info(
+                    "%s: accepts no new requests until it is idle, because %s waits for memory", each.name, waiting.name
+                )
             each.gate.close(Pause.MEMORY)
             self._paused.add(each)
 
@@ -225,7 +228,7 @@ class Memory:
             )
         hint = "Raise"
         if any(each.name == instance.name for each in beside):
-            hint = "Say swap: cold for it, or raise"
+            hint = "Set swap: cold for it, or raise"
         elif instance.pinned and beside:
             hint = "Pin fewer models, or raise"
         needs = f"{instance.name} needs about {readable(refusal.size)}, memory_budget is {readable(budget)}"
@@ -236,7 +239,7 @@ class Memory:
         return NoRoom(with_names, beside=(each.name for each in beside), unnamed=unnamed)
 
     def free(self, instance: Instance) -> None:
-        """Take note that what an instance had in memory has ended."""
+        """Record that the engine of an instance has ended and freed its memory."""
         if self._footprints.pop(instance, None) is not None:
             self.reconsider()
 
@@ -246,7 +249,10 @@ class Memory:
         return self.budget is not None
 
     def reserve_growth(self, instance: Instance, size: int) -> bool:
-        """Reserve memory for one more replica of an instance. Return False if it is not free, or others wait for it."""
+        """Reserve memory for one more replica of an instance.
+
+        Return False if it is not available, or others wait for it.
+        """
         footprint = self._footprints.get(instance)
         promised = 0 if footprint is None else min(footprint.promised, size)
         further = size - promised
@@ -259,7 +265,7 @@ class Memory:
         return True
 
     def end_growth(self, instance: Instance, size: int) -> None:
-        """Measure an instance that has grown, instead of what was reserved."""
+        """Measure an instance that has grown, and drop its reservation."""
         footprint = self._footprints.get(instance)
         if footprint is not None:
             footprint.growth = max(0, footprint.growth - size)
@@ -267,12 +273,12 @@ class Memory:
             self.reconsider()
 
     def reconsider(self) -> None:
-        """Have the loads that wait look again."""
+        """Let waiting loads check again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def note(self, instances: Iterable[Instance]) -> None:
-        """Measure what instances take, also one that nothing was expected of."""
+        """Measure the memory of instances, including those without a reservation."""
         for instance in list(instances):
             taken = instance.supervised.vitals().total_bytes if instance.supervised is not None else None
             if not taken or instance.options.is_remote:
@@ -283,23 +289,23 @@ class Memory:
                 footprint.settled = True
                 if instance.replica_count >= instance.min_replicas:
                     footprint.promised = 0
-                each = taken // instance.replica_count  # a load begins with one
+                each = taken // instance.replica_count  # a load starts with one
                 known = self._known.setdefault(footprint.identity, Known(each, each))
                 known.most = max(known.most, each)
 
     def _identity(self, instance: Instance) -> str:
-        """Return what decides how much it takes: without a bound it may take more than its files."""
+        """Return an identity for measured sizes: without a budget, a model may use more than its files suggest."""
         return f"{fingerprint(instance.identity)} {'bounded' if self.budget is not None else ''}"
 
     def shrink(self) -> None:
-        """Evict idle models if those that are loaded have outgrown the budget."""
+        """Evict idle models if the loaded ones have outgrown the budget."""
         if self.budget is not None and not self._loads:
             for each in plan_shrink(self._holdings(), self.budget):
                 self._evict(each, "within memory_budget")
 
 
 def _holding(instance: Instance, size: int) -> Holding:
-    """Return what planning has to know of an instance."""
+    """Return what planning needs to know of an instance."""
     phase = Phase.ENDING
     if instance.is_loading:
         phase = Phase.LOADING
@@ -318,7 +324,7 @@ def _holding(instance: Instance, size: int) -> Holding:
 
 
 def expected_bytes(options: EntryOptions) -> int:
-    """Return what a worker will take here, as stated or by its files; 0 if there is none on this machine. Blocks."""
+    """Return the bytes that a worker will use here, as stated or computed from its files; 0 if unknown. Blocks."""
     stated = options.stated_memory()
     if stated is not None:
         return stated

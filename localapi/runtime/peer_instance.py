@@ -1,4 +1,4 @@
-"""The instance of a model on a peer. Its state is that on the peer; only a connection is loaded here."""
+"""Instance of a model on a peer. Its state is that on the peer; only a connection is loaded here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PeerInstance(Instance):
 
     @property
     def there(self) -> ModelThere | None:
-        """The peer's last report on the model; None if it has lost the model."""
+        """Last report of the peer on the model; None if the peer no longer has it."""
         return self._peers.model(self._entry)
 
     @property
@@ -47,7 +47,7 @@ class PeerInstance(Instance):
 
     @property
     def state(self) -> StateName:
-        """State of the model there; failed if the peer is away."""
+        """State of the model on the peer; failed if the peer is away."""
         if self.retired:
             return super().state
         if self.away is not None or self.there is None:
@@ -57,7 +57,7 @@ class PeerInstance(Instance):
 
     @property
     def last_error(self) -> str | None:  # an attribute of other instances
-        """Reason why the peer is away, or the last error of the model there."""
+        """Reason why the peer is away, or the last error of the model on the peer."""
         if self.away is not None:
             return self.away
         there = self.there.status.last_error if self.there is not None else None
@@ -69,10 +69,10 @@ class PeerInstance(Instance):
 
     @property
     def vitals(self) -> Vitals:
-        """Load of the model there, as far as it is known, and whether it can answer."""
+        """Load of the model on the peer, as far as known, and whether it can answer."""
         own = super().vitals or Vitals(memory_bytes=0)
         if self.away is not None or self.there is None:
-            return replace(own, healthy=False, reason=self.away or f"{self.peer} has lost it")
+            return replace(own, healthy=False, reason=self.away or f"{self.peer} no longer has it")
         status = self.there.status
         requests = status.requests
         running = max(own.running, requests.running if requests else 0)
@@ -108,11 +108,11 @@ class PeerInstance(Instance):
 
     @loaded.setter
     def loaded(self, loaded: protocol.Loaded | None) -> None:
-        """Do nothing: the peer knows more than its API."""
+        """Do nothing, because the peer's status says more than its API."""
 
     async def load(self) -> Engine:
         """Return the connection. Raise LoadFailed with the reason if the peer is away."""
         await self._peers.check(self.peer)
         if self.there is None:
-            raise ModelUnavailable(f"The peer {self.peer} does not have the model of {self.name} any more.")
+            raise ModelUnavailable(f"The peer {self.peer} no longer has the model of {self.name}.")
         return await super().load()

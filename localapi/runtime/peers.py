@@ -1,8 +1,8 @@
-"""The peers of the manifest: what each of them has, asked for again and again, and the entries that stand for it.
+"""The peers of the manifest: regularly asked for what they offer, and represented by entries.
 
 Entries of peers are a source beside the manifest. `Peers.extend` adds them to a manifest that has been read, and a
-change of what a peer offers asks for a pass of the reloader, so they come, change and go as all other entries do. What
-changes from moment to moment, such as states and queues, is in none of them: `PeerInstance` has it.
+change of a peer's offer requests a pass of the reloader, so they appear, change and disappear like all other entries.
+What changes from moment to moment, such as states and queues, is not part of the entries but of `PeerInstance`.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from localapi.worker.protocol import Voice
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 2.0
-"""Interval of questions to a peer that answers."""
+"""Interval between questions to a peer that responds."""
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
 LEAST_SECONDS: Final = 0.5
-"""Least time between two questions, however many requests want to know whether the peer is back."""
+"""Minimum time between two questions, however many requests want to know whether the peer is back."""
 CHECK_SECONDS: Final = 1.0
-"""Time for which a request waits to learn whether a peer that was away is back."""
+"""Time for which a request waits to learn whether an absent peer is back."""
 
 
 @dataclass(frozen=True)
 class ModelThere:
-    """A model of a peer, as it was last seen."""
+    """Model of a peer, as last seen."""
 
     object: ModelObject
-    """The peer's description of it."""
+    """Description of the model by the peer."""
     status: StatusThere
-    """Without the admin right, nothing is known."""
+    """Status of the model; unknown without the admin right."""
     voices: list[Voice] | None = None
 
 
 class Peer:
-    """One peer: a task that asks it, and what it last said."""
+    """One peer: the task that asks it, and its last answer."""
 
     def __init__(self, name: str, options: PeerOptions, *, sender: str, changed: Callable[[bool], None]) -> None:
-        """Make a peer that is not asked yet.
+        """Create a peer that is not asked yet.
 
-        `changed` is called with True if other entries result, and with False for all other changes.
+        `changed` is called with True if the entries change, and with False for all other changes.
         """
         self.name = name
         self.options = options
         self.models: Mapping[str, ModelThere] = {}
-        """Models by id. They stay while the peer is away."""
+        """Models by id. They are kept while the peer is away."""
         self.fault: ApiError | None = None
         """Reason why it cannot be used."""
         self.seen_at: float | None = None
-        """Unix time of its last answer."""
+        """Unix time of its last response."""
         self._sender = sender
         self._changed = changed
         self._failures = 0
@@ -68,11 +68,11 @@ class Peer:
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._asked = asyncio.Event()
-        """Set, then replaced, after each question."""
+        """Event that is set, then replaced, after each question."""
 
     @property
     def is_known(self) -> bool:
-        """True once it has answered or failed."""
+        """True once it has responded or failed."""
         return self.fault is not None or self.seen_at is not None
 
     @property
@@ -80,7 +80,7 @@ class Peer:
         """Warning for the operator, if the peer cannot be used."""
         if self.fault is None:
             return None
-        seen = time.strftime(" It last answered at %H:%M.", time.localtime(self.seen_at)) if self.seen_at else ""
+        seen = time.strftime(" It last responded at %H:%M.", time.localtime(self.seen_at)) if self.seen_at else ""
         return f"peers.{self.name}: {self.fault.message}{seen}"
 
     def entries(self, options: PeerOptions) -> list[Entry]:
@@ -92,11 +92,11 @@ class Peer:
     # Following it
 
     def begin(self) -> None:
-        """Ask from now on."""
+        """Start asking."""
         self._task = asyncio.create_task(self._follow(), name=f"peer {self.name}")
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self.fault = UpstreamUnavailable(f"The peer {self.name} has been removed.")
         self._asked.set()
         if self._task is not None:
@@ -104,12 +104,12 @@ class Peer:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def follow(self, options: PeerOptions) -> None:
-        """Follow an edit; secrets are read again."""
+        """Apply an edit; secrets are read again."""
         self.options = options
         self._woken.set()
 
     async def check(self) -> None:
-        """Ask a peer that was away whether it is back. Raise UpstreamUnavailable and UpstreamRefused."""
+        """Ask an absent peer whether it is back. Raise UpstreamUnavailable and UpstreamRefused."""
         if not self.is_known or self.fault is not None:
             asked = self._asked
             self._woken.set()
@@ -151,7 +151,7 @@ class Peer:
             await self._hang_up()  # a key that has been corrected is read again
         except Exception:  # a bug must not end the task, and with it the peer
             log.exception("peers.%s: the reply could not be read", self.name)
-            self._note_fault(UpstreamFailed(f"The reply of the peer {self.name} could not be read; the log shows why."))
+            self._note_fault(UpstreamFailed(f"The reply of the peer {self.name} could not be read; see the log."))
         else:
             self._note(answer)
 
@@ -166,7 +166,7 @@ class Peer:
         models = [_model(each, answer) for each in answer.models]
         found = {each.object.id: each for each in models if each is not None}
         if is_back:
-            log.info("peers.%s: it answers, and has %d models", self.name, len(found))
+            log.info("peers.%s: available, with %d models", self.name, len(found))
         if found == self.models and not is_back:
             return
         before = self.entries(self.options)
@@ -183,7 +183,7 @@ class Peer:
 
 
 def pause_seconds(failures: int) -> float:
-    """Return the seconds until the next question after so many that failed."""
+    """Return the seconds until the next question, given the number of failed ones."""
     if failures == 0:
         return LOOK_SECONDS
     return growing_pause(failures, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -203,9 +203,9 @@ class Peers:
     """All peers of the manifest."""
 
     server_id: str
-    """Id of this server, by which it recognises requests that come back to it."""
+    """Id of this server, by which it recognizes requests that return to it."""
     changed: Callable[[bool], None] = lambda _: None
-    """Called with True if a pass of the reloader is needed, and with False for what only can be seen."""
+    """Function that is called with True if a pass of the reloader is needed, otherwise with False."""
     by_name: dict[str, Peer] = field(default_factory=dict)
     _leaving: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -216,7 +216,7 @@ class Peers:
         return [warning for warning in said if warning is not None]
 
     def extend(self, manifest: Manifest) -> Manifest:
-        """Return a manifest with the models of its peers, as they were last seen."""
+        """Return a manifest with the models of its peers, as last seen."""
         entries: list[Entry] = []
         for name, options in manifest.peers.items():
             peer = self.by_name.get(name)
@@ -240,7 +240,7 @@ class Peers:
                 peer.begin()
 
     def model(self, entry: Entry) -> ModelThere | None:
-        """Return what is known of an entry's model; None if the peer has lost it."""
+        """Return what is known of an entry's model; None if the peer no longer has it."""
         peer = self.by_name.get(entry.peer or "")
         return peer.models.get(entry.id.removeprefix(f"{entry.peer}{SEPARATOR}")) if peer is not None else None
 
@@ -250,12 +250,12 @@ class Peers:
         return peer is None or peer.is_known
 
     async def check(self, name: str) -> None:
-        """Ask a peer that was away whether it is back. Raise LoadFailed."""
+        """Ask an absent peer whether it is back. Raise LoadFailed."""
         peer = self.by_name.get(name)
         if peer is None:
             raise UpstreamUnavailable(f"The peer {name} has been removed.")
         await peer.check()
 
     async def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop asking all peers."""
         await asyncio.gather(*(peer.close() for peer in self.by_name.values()), *self._leaving)

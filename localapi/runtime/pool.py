@@ -1,7 +1,7 @@
-"""A pool: one name for several entries, which of them a request should try, and which of them rest.
+"""A pool is one name for several entries: this module chooses members for requests, and lets failing members rest.
 
-A pool loads nothing, and its members stay usable by their own names: it asks for the same leases as everybody else.
-`routing` carries out what is decided here.
+A pool loads nothing, and its members can still be used by their own names: it requests the same leases as everybody
+else. `routing` carries out what is decided here.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class Member:
 
 @dataclass
 class Record:
-    """Memory of a pool about one member."""
+    """A pool's record of one member."""
 
     instance: Instance
-    """The one that it remembers: another one begins anew."""
+    """Instance that the record is about; another instance starts a new record."""
     answered: int = 0
     """Requests that the member answered for the pool."""
     passed_over: int = 0
-    """Requests that went to another member after this one had been asked."""
+    """Number of requests that went to another member after this one had been asked."""
     failures: int = 0
-    """Consecutive ones, each after the rest that followed the one before."""
+    """Number of consecutive failures, each after the rest that followed the previous one."""
     rests_until: float = 0.0
-    """Monotonic time."""
+    """End of the rest, monotonic time."""
     reason: str = ""
     """Reason why it rests, for people."""
 
@@ -76,7 +76,7 @@ def rest_seconds(failures: int) -> float:
 
 
 class Pool(Instance):
-    """The instance of a pool. Its state is that of its members; it is leased by counting requests."""
+    """Instance of a pool. Its state is that of its members; it is leased by counting requests."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Pool(Instance):
 
     @property
     def state(self) -> StateName:
-        """Best state of a member."""
+        """Best state of any member."""
         if self.retired:
             return "closed"
         states = {each.instance.state for each in self.members}
@@ -164,12 +164,12 @@ class Pool(Instance):
 
     @property
     def members(self) -> list[Member]:
-        """Members that there are, in the order of the manifest."""
+        """Existing members, in manifest order."""
         return self._members(self.pool_options.of)
 
     @property
     def unknown(self) -> list[str]:
-        """Members that there are not, in the order of the manifest: their peer is away, or has lost them."""
+        """Missing members, in manifest order: their peer is away, or no longer has them."""
         return [name for name in self.pool_options.of if not self._members([name])]
 
     def record(self, member: Member) -> Record:
@@ -182,7 +182,7 @@ class Pool(Instance):
         return record
 
     def candidate(self, member: Member) -> Candidate:
-        """Return what the choice has to know of a member."""
+        """Return what the choice needs to know of a member."""
         occupancy = member.queue.occupancy
         away, seconds = self._away(member)
         return Candidate(
@@ -196,20 +196,20 @@ class Pool(Instance):
         )
 
     def _away(self, member: Member) -> tuple[str | None, float]:
-        """Return why a member should get no request, and for how long; None if it may."""
+        """Return why a member should get no request, and for how long; None if it may get one."""
         record, instance, vitals = self.record(member), member.instance, member.instance.vitals
         if record.rest_seconds > 0:
             return record.reason, record.rest_seconds
         if instance.backoff.seconds_left > 0:
             return instance.last_error or "it failed repeatedly", instance.backoff.seconds_left
         if vitals is not None and not vitals.healthy:
-            return vitals.reason or "it is not healthy", UNHEALTHY_SECONDS
+            return vitals.reason or "it is unhealthy", UNHEALTHY_SECONDS
         if not instance.gate.is_open:
             return "it is being replaced or unloaded", 0.0
         return None, 0.0
 
     def order(self, keys: Sequence[bytes]) -> list[Member]:
-        """Return the members in the order in which a request should try them. `keys` are its conversation's."""
+        """Return the members in the order in which a request should try them. `keys` are those of its conversation."""
         members = {each.entry.id: each for each in self.members}
         candidates = ranked(
             [self.candidate(each) for each in members.values()],
@@ -222,17 +222,17 @@ class Pool(Instance):
     # What becomes of requests
 
     def note_answer(self, member: Member, keys: Sequence[bytes]) -> None:
-        """Take note that a member answers."""
+        """Record that a member answers."""
         record = self.record(member)
         record.answered += 1
         record.failures, record.rests_until = 0, 0.0
         self._memory_of_conversations.note(keys, member.entry.id)
 
     def note_failure(self, member: Member, error: ApiError, *, rests: bool) -> float:
-        """Take note that a member was passed over. Return how long it rests; 0 if it does not."""
+        """Record that a member was skipped. Return how long it rests; 0 if it does not."""
         record = self.record(member)
         record.passed_over += 1
-        if rests and record.rest_seconds == 0:  # several requests that meet one outage count once
+        if rests and record.rest_seconds == 0:  # several requests that fail in one outage count once
             record.failures += 1
             record.rests_until = time.monotonic() + rest_seconds(record.failures)
             record.reason = error.message
@@ -240,7 +240,10 @@ class Pool(Instance):
 
 
 def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> ApiError:
-    """Return the error of a request that no member has answered. `rests`: seconds of each member, 0 if it has none."""
+    """Return the error of a request that no member has answered.
+
+    `rests` are the seconds for each member, 0 for none.
+    """
     waits = [seconds for seconds in rests if seconds > 0]
     waits += [each.retry_after_seconds for each in failures.values() if each.retry_after_seconds is not None]
     seconds = max(1.0, min(waits, default=1.0))
@@ -249,7 +252,7 @@ def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> Ap
         return ModelBusy(f"All members of {pool.id} are busy. {retry}", retry_after_seconds=seconds)
     reasons = " ".join(f"{name}: {error.message}" for name, error in failures.items())
     return NoMember(
-        f"No member of {pool.id} can answer. {reasons or 'Their peers are away, or have them no more.'}",
+        f"No member of {pool.id} can answer. {reasons or 'Their peers are away, or no longer have them.'}",
         beside=failures,
         unnamed=f"No member of {pool.id} can answer. {retry}",
         retry_after_seconds=seconds,
@@ -257,6 +260,6 @@ def nobody(pool: Entry, failures: dict[str, ApiError], rests: list[float]) -> Ap
 
 
 def is_worth_another_try(error: ApiError) -> bool:
-    """Return True if a member may answer the same request when it is asked a second time, at once."""
+    """Return True if a member may answer the same request when asked again at once."""
     away = isinstance(error, ModelUnavailable) and not isinstance(error, LoadFailed)
     return away or isinstance(error, UpstreamUnavailable | UpstreamFailed)

@@ -1,7 +1,7 @@
-"""The queue of one entry: who is answered, who waits and who is refused. First come, first served.
+"""Queue of one entry: who is answered, who waits and who is refused. First come, first served.
 
-`Occupancy` is the policy, as pure functions; `Queue` carries it out. Knows requests by their tickets and nothing else
-of them, and nothing of models.
+`Occupancy` is the policy, as pure functions; `Queue` carries it out. It knows requests only by their tickets, and knows
+nothing of models.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from localapi.runtime.instance import Instance
 
 RECENT: Final = 20
-"""Requests whose durations predict those of the next ones."""
+"""Number of recent requests whose durations predict those of the next ones."""
 UNKNOWN_SECONDS: Final = 2.0
 """Expected duration of a request before one has ended."""
 LONGEST_RETRY_SECONDS: Final = 600.0
@@ -34,14 +34,14 @@ class Occupancy:
 
     queued: int = 0
     admitted: int = 0
-    """Out of the queue, and waiting for the model to be loaded."""
+    """Number that have left the queue and wait for the model to load."""
     sent: int = 0
-    """Given to the engine."""
+    """Number sent to the engine."""
     queued_in_engine: int = 0
-    """Number of sent requests that are queued inside the engine."""
+    """Number of sent requests that are queued in the engine."""
     max_concurrent: int | None = None
     max_batch: int | None = None
-    """Number of requests that the engine answers concurrently; None: it never queues."""
+    """Number of requests that the engine answers concurrently; None if it never queues."""
     max_waiting: int | None = None
 
     @property
@@ -51,23 +51,23 @@ class Occupancy:
 
     @property
     def slots(self) -> int | None:
-        """Number that can be worked on concurrently; None: any number."""
+        """Number that can be worked on concurrently; None for any number."""
         bounds = [bound for bound in (self.max_concurrent, self.max_batch) if bound is not None]
         return min(bounds, default=None)
 
     @property
     def free_slots(self) -> int | None:
-        """Number that can be worked on in addition; None: any number."""
+        """Number that can be worked on in addition; None for any number."""
         if self.queued_in_engine:
-            return 0  # it may be full for another reason than their number
+            return 0  # it may be full for a reason other than their number
         return None if self.slots is None else max(0, self.slots - self.sent)
 
     @property
     def is_full(self) -> bool:
-        """True if one more request has to be refused."""
+        """True if another request must be refused."""
         if self.max_waiting is None:
             return False
-        # Those that will have a slot as soon as the model is loaded do not count.
+        # Those that will get a slot once the model is loaded do not count.
         soon = 1 if self.free_slots is None else self.free_slots
         return self.waiting >= self.max_waiting + soon
 
@@ -79,19 +79,19 @@ class Occupancy:
         return min(self.queued, max(0, self.max_concurrent - self.admitted - self.sent))
 
     def position(self, index: int) -> int:
-        """Return the position of the request at an index of the queue, from 1."""
+        """Return the position, from 1, of the request at an index of the queue."""
         return self.waiting - self.queued + index + 1
 
     def position_in_engine(self, index: int, unanswered: int) -> int | None:
         """Return the position, from 1, of the request at an index of those sent and unanswered, in order.
 
-        None if the engine works on it. It does on the first ones, of which nothing has come yet.
+        None if the engine works on it. It works on the first ones, even if nothing has arrived from them yet.
         """
         first = max(0, unanswered - self.queued_in_engine)
         return index - first + 1 if index >= first else None
 
     def retry_seconds(self, each_seconds: float) -> float:
-        """Return when to try again, if each request takes so long."""
+        """Return the seconds after which to retry, if each request takes this long."""
         slots = self.slots or max(1, self.admitted + self.sent)
         return min(LONGEST_RETRY_SECONDS, max(1.0, each_seconds * (self.waiting + 1) / slots))
 
@@ -107,16 +107,16 @@ class Ticket:
         self.admitted_at: float | None = None
         self.sent_at: float | None = None
         self.started_at: float | None = None
-        """Time at which the engine began with it, or had a slot for it."""
+        """Time at which the engine started it, or had a slot for it."""
         self.answered = False
-        """True if anything has come of it, if only progress."""
+        """True if any event has arrived for it, even if only progress."""
         self.begun = False
-        """True if a part of the answer has come."""
+        """True if a part of the response has arrived."""
         self.attempt: tuple[str, Ticket] | None = None
-        """The id of the member of a pool that is asked, and the ticket there."""
+        """Id of the pool's member that is asked, and the ticket there."""
         self._admitted = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
-        """Its waits that are in progress: one, or one for each answer that was asked for."""
+        """Its waits in progress: one, or one for each requested choice."""
         self._waits_to_begin: set[asyncio.Timeout] = set()
         self._is_on_its_way = False
 
@@ -135,24 +135,24 @@ class Ticket:
         self._admitted.set()
 
     def start(self) -> None:
-        """Take note that the engine has begun with it: it does not wait any more."""
+        """Record that the engine has started it, so it no longer waits."""
         if self.started_at is None:
             self.started_at = time.monotonic()
             self.limit_wait(None)
 
     def answer(self) -> None:
-        """Take note that something has come of it."""
+        """Record that an event has arrived for it."""
         self.answered = True
         self.start()
 
     def begin(self) -> None:
-        """Take note that a part of the answer has come."""
+        """Record that a part of the response has arrived."""
         if not self.begun:
             self.begun = True
             self.lift_limit_to_begin()
 
     def lift_limit_to_begin(self) -> None:
-        """Take note that the answer is on its way, even if nothing can be seen of it before it is complete."""
+        """Record that the response is being generated, even if nothing is visible before it is complete."""
         self._is_on_its_way = True
         for wait in self._waits_to_begin:
             if not wait.expired():
@@ -160,7 +160,10 @@ class Ticket:
 
     @asynccontextmanager
     async def wait_to_begin(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
-        """Let it wait inside the block for the first part of its answer. Raise TimeoutError if that takes too long."""
+        """Limit the wait for the first part of its response inside the block.
+
+        Raise TimeoutError if that takes too long.
+        """
         when = None if seconds is None or self._is_on_its_way else self.arrived_at + seconds
         async with asyncio.timeout_at(when) as wait:
             self._waits_to_begin.add(wait)
@@ -170,7 +173,7 @@ class Ticket:
                 self._waits_to_begin.discard(wait)
 
     def limit_wait(self, seconds: float | None) -> None:
-        """Limit how long it may wait, counted from its arrival; also while it does."""
+        """Limit how long it may wait, counted from its arrival, even while it waits."""
         when = None if seconds is None or self.started_at is not None else self.arrived_at + seconds
         for wait in self._waits:
             if not wait.expired():
@@ -178,7 +181,7 @@ class Ticket:
 
     @asynccontextmanager
     async def wait(self, seconds: float | None) -> AsyncIterator[None]:
-        """Let it wait inside the block. Raise TimeoutError if that takes too long."""
+        """Limit its wait inside the block. Raise TimeoutError if that takes too long."""
         async with asyncio.timeout(None) as wait:
             self._waits.add(wait)
             try:
@@ -189,7 +192,7 @@ class Ticket:
 
 
 class Queue:
-    """The requests of one entry."""
+    """Requests of one entry."""
 
     def __init__(self, name: str, options: EntryOptions, engine: Instance) -> None:
         self.name = name
@@ -216,7 +219,7 @@ class Queue:
         )
 
     def position(self, ticket: Ticket) -> int | None:
-        """Return the position of a request, from 1, here or inside the engine; None if it is not queued."""
+        """Return the position of a request, from 1, here or in the engine; None if it is not queued."""
         if ticket in self._queued:
             return self.occupancy.position(self._queued.index(ticket))
         unanswered = [each for each in self._inside if each.sent_at is not None and not each.answered]
@@ -226,27 +229,27 @@ class Queue:
         return self.occupancy.position_in_engine(unanswered.index(ticket), len(unanswered))
 
     def follow(self, options: EntryOptions) -> None:
-        """Apply settings in place. Those who wait keep their places, but wait no longer than is now allowed."""
+        """Apply settings in place. Waiting requests keep their places, but wait no longer than now allowed."""
         self.options = options
         for ticket in (*self._queued, *self._inside):
             ticket.limit_wait(options.queue_timeout_seconds)
         self._admit()
 
     def replace_engine(self, engine: Instance) -> None:
-        """Take another engine, which works on nothing yet."""
+        """Use another engine, which works on nothing yet."""
         self.engine = engine
         self._inside = {ticket for ticket in self._inside if ticket.sent_at is None}
         self._durations.clear()
         self._admit()
 
     def close(self) -> None:
-        """Admit all, to find that the entry has gone."""
+        """Admit all requests, which then find that the entry is gone."""
         self._closed = True
         self._admit()
 
     @contextmanager
     def enter(self, ticket: Ticket) -> Iterator[None]:
-        """Hold a request's place, in the queue and then inside. Raise ModelBusy if there is none."""
+        """Hold a request's place, first in the queue and then in the engine. Raise ModelBusy if there is none."""
         occupancy = self.occupancy
         if occupancy.is_full:
             raise self._busy(f"The queue of {self.name} is full: {occupancy.waiting} waiting (max_waiting).")
@@ -272,11 +275,11 @@ class Queue:
         except TimeoutError:
             waited = time.monotonic() - ticket.arrived_at
             raise self._busy(
-                f"{self.name} could not begin with this request within {waited:.1f} s (queue_timeout_seconds)."
+                f"{self.name} could not start this request within {waited:.1f} s (queue_timeout_seconds)."
             ) from None
 
     def send(self, ticket: Ticket) -> None:
-        """Take note that the engine is asked. It starts at once if it has a free slot."""
+        """Record that the engine got the request. It starts at once if a slot is free."""
         if self.occupancy.free_slots != 0:
             ticket.start()
         ticket.sent_at = time.monotonic()

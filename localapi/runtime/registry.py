@@ -1,7 +1,7 @@
 """The instances by name, and the leases that requests hold on them.
 
-Knows which instances exist and when one replaces another. Refuses to know where manifests come from (reload) and what
-a request says (api).
+It knows which instances exist and when one replaces another, but neither where manifests come from (reload) nor what a
+request contains (api).
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ MOST_LISTED = 30
 
 
 Find = Callable[[], Entry]
-"""Return an entry as of now. Raise ApiError if it is gone."""
+"""Function that returns the current entry. Raises ApiError if it is gone."""
 
 
-class Rerouted(Exception):  # nothing went wrong
-    """While a request waited, an edit made a pool of its entry, or replaced its pool: it has to look again."""
+class Rerouted(Exception):  # not an error
+    """An edit turned a waiting request's entry into a pool, or replaced its pool; the request looks it up again."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The instances of one revision of the manifest. Replaced as a whole."""
+    """Instances of one revision of the manifest. Replaced as a whole."""
 
     revision: int
     manifest: Manifest
     instances: Mapping[str, Instance]
-    """Keyed by entry id."""
+    """Instances by entry id."""
 
 
 @dataclass
 class Registry:
-    """The current snapshot, and the instances that earlier ones left behind."""
+    """Current snapshot, and the instances that earlier ones left behind."""
 
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(0, Manifest(entries={}), {}))
-    """Revision 0 is what there is before the first manifest: nothing."""
+    """Current snapshot; before the first manifest, the empty revision 0."""
     started_at: float = field(default_factory=time.time)
     """Unix time."""
     retiring: dict[Instance, asyncio.Task[None]] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
-    """Keyed by entry id."""
+    """Queues by entry id."""
     memory: Memory = field(default_factory=Memory)
     peers: Peers = field(default_factory=lambda: Peers(""))
     downloads: Downloads = field(default_factory=Downloads)
     pinned_by_hand: set[str] = field(default_factory=set)
     """Ids of entries that were pinned through the API. An edit of an entry's `pin` overrides that."""
     closed: bool = False
-    """True if the server is shutting down: nothing is leased any more."""
+    """True if the server is shutting down, so nothing is leased any more."""
     may_use: Callable[[Entry], bool] = lambda _: True
     """Return True if the current request may see an entry."""
     in_flight: InFlight = field(default_factory=InFlight)
-    """Requests that wait, that have a lease, and whose clients still read the answer."""
+    """Requests that wait, that have a lease, or whose clients still read the response."""
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -98,17 +98,17 @@ class Registry:
 
     @property
     def not_loaded(self) -> list[str]:
-        """Warning for each model that the manifest wants loaded and that is not."""
+        """Warnings about models that the manifest wants loaded, but are not."""
         wanted = [self.instance(entry.id) for entry in self.entries.values() if entry.options.wants_loading]
         return [
-            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, and not in memory: {each.last_error}"
+            f"{each.name} is {'pinned' if each.pinned else 'to be preloaded'}, but not loaded: {each.last_error}"
             for each in wanted
             if each.lacks_memory or (each.pinned and each.state == "failed")
         ]
 
     @property
     def unknown_members(self) -> list[str]:
-        """Warning for each member of a pool that its peer does not offer, or not yet."""
+        """Warnings about members of pools that their peer does not offer, or not yet."""
         manifest = self.snapshot.manifest
         found: list[str] = []
         for entry in self.entries.values():
@@ -117,9 +117,9 @@ class Registry:
                 if member is None and not self.peers.is_asked(name):
                     continue
                 if member is None:
-                    found.append(f"{entry.id}: its member {name} is not known, and is passed over")
+                    found.append(f"{entry.id}: its member {name} is unknown, and is skipped")
                 elif member.kind is not entry.kind:
-                    found.append(f"{entry.id}: its member {name} is a {member.kind} model, and is passed over")
+                    found.append(f"{entry.id}: its member {name} is a {member.kind} model, and is skipped")
         return found
 
     def resolve(self, name: str, kind: Kind | None = None) -> Entry:
@@ -145,7 +145,7 @@ class Registry:
 
     @asynccontextmanager
     async def lease(self, name: str, kind: Kind, ticket: Ticket | None = None) -> AsyncIterator[Lease]:
-        """Lease the instance of a name when its turn has come.
+        """Lease the instance of a name once it is the request's turn.
 
         Raise ModelNotFound, WrongEndpoint, ModelBusy, LoadFailed, ModelUnavailable.
         """
@@ -154,7 +154,7 @@ class Registry:
 
     @asynccontextmanager
     async def lease_member(self, pool: Entry, name: str, ticket: Ticket) -> AsyncIterator[Lease]:
-        """Lease a member for a request to its pool, even if the key opens only the pool. Raise ModelUnavailable."""
+        """Lease a member for a request to its pool, even if the key may only use the pool. Raise ModelUnavailable."""
 
         def find() -> Entry:
             entry = self.entries.get(name)
@@ -188,7 +188,7 @@ class Registry:
         return self.in_flight.one()
 
     async def _lease(self, find: Find, pool: Entry | None, ticket: Ticket, held: AsyncExitStack) -> Lease:
-        """Return the lease; closing `held` gives it back. `pool` is what was asked, if that is another entry."""
+        """Return the lease; closing `held` gives it back. `pool` is the requested entry, if it is a pool."""
         while True:
             self.refuse_when_closed()
             queue = self.queues[find().model_id]
@@ -199,7 +199,7 @@ class Registry:
                     entry, instance = await self.open_instance(find)
                     if entry.options.is_pool:
                         raise Rerouted
-                    if self.queues[entry.model_id] is not queue:  # the name is another entry's now
+                    if self.queues[entry.model_id] is not queue:  # the name now belongs to another entry
                         continue
                     engine = await stack.enter_async_context(instance.lease())
                 queue.send(ticket)
@@ -207,7 +207,7 @@ class Registry:
                 return Lease(entry, pool or entry, engine, instance, queue, ticket)
 
     def progress(self, entry_id: str, ticket: Ticket) -> Progress:
-        """Return what a request is waiting for: its turn, memory, or a model that is being loaded."""
+        """Return what a request waits for: its turn, memory, or a model that is being loaded."""
         if ticket.attempt is not None:
             member_id, attempt = ticket.attempt
             member = self.entries.get(member_id)
@@ -231,7 +231,7 @@ class Registry:
         return Progress("loading", entry_id, at=peer, step=loading.text, done=loading.done, total=loading.total)
 
     def set_pin(self, entry_id: str, *, by_hand: bool) -> None:
-        """Pin an entry, or undo that. Do nothing if the entry has been removed meanwhile."""
+        """Pin an entry, or unpin it. Do nothing if the entry has been removed in the meantime."""
         if entry_id not in self.entries:
             return
         if by_hand:
@@ -241,7 +241,7 @@ class Registry:
         self.instance(entry_id).follow(self.entries[entry_id], by_hand=by_hand)
 
     async def open_instance(self, find: Find) -> tuple[Entry, Instance]:
-        """Return the entry that `find` returns and its instance, as soon as that takes new leases."""
+        """Return the entry that `find` returns and its instance, as soon as that accepts new leases."""
         while True:
             self.refuse_when_closed()
             entry = find()
@@ -263,8 +263,8 @@ class Registry:
     def commit(self, manifest: Manifest, prepared: Mapping[str, Instance]) -> Snapshot:
         """Make a manifest current: one assignment, no await.
 
-        An entry keeps its instance if its identity is the same. Otherwise it takes the one that was prepared for it, or
-        gets a new one, which loads at the first request. Instances that are left over retire.
+        An entry keeps its instance if its identity is the same. Otherwise it gets the one that was prepared for it, or
+        a new one, which loads at the first request. The remaining instances retire.
         """
         old = self.snapshot
         revision = old.revision + 1
@@ -292,7 +292,7 @@ class Registry:
         return self.snapshot
 
     def _load_ahead(self, old: Snapshot, *, more_room: bool) -> None:
-        """Load what an edit wants loaded, and what there was no room for: pinned models first, then in order."""
+        """Load what an edit wants loaded, and what had no room: pinned models first, then in order."""
         before = old.manifest.entries
         for entry in sorted(self.entries.values(), key=lambda each: not each.options.pin):
             instance, was = self.instance(entry.id), before.get(entry.id)
@@ -306,7 +306,7 @@ class Registry:
                 instance.begin_loading()
 
     def _follow_pins(self, manifest: Manifest) -> None:
-        """Forget pins through the API of entries that were removed, or whose `pin` was edited."""
+        """Forget API pins of entries that were removed, or whose `pin` was edited."""
         for name in list(self.pinned_by_hand):
             new = manifest.entries.get(name)
             if new is None or new.options.pin != self.entries[name].options.pin:
@@ -323,7 +323,7 @@ class Registry:
                 queue.replace_engine(instance)
 
     def refresh(self, manifest: Manifest) -> None:
-        """Take a manifest that means the same: positions and hashes change, the revision does not."""
+        """Adopt an equal manifest: positions and hashes change, the revision does not."""
         self.snapshot = replace(self.snapshot, manifest=manifest)
 
     def _instance_for(self, entry: Entry, prepared: Instance | None, revision: int) -> Instance:
@@ -350,7 +350,7 @@ class Registry:
         return Instance(entry.id, entry.options, since_revision=revision, memory=self.memory)
 
     def _retire(self, instance: Instance) -> None:
-        """Let an instance take no new leases, and close it after its last one."""
+        """Stop new leases of an instance, and close it after its last one."""
         instance.retire()
         self.retiring[instance] = asyncio.create_task(self._end(instance), name=f"retire {instance.name}")
 
@@ -363,12 +363,12 @@ class Registry:
             self.retiring.pop(instance, None)
 
     def all_instances(self) -> list[Instance]:
-        """Return the instances of the snapshot, then those that retire."""
+        """Return the instances of the snapshot, then those that are retiring."""
         current = list(self.snapshot.instances.values())
         return current + list(self.retiring)
 
     async def drain(self, seconds: float, report: Callable[[int], None]) -> bool:
-        """Wait at most so long for running requests. `report` gets their number every few seconds."""
+        """Wait at most this long for running requests. `report` gets their number every few seconds."""
         deadline = time.monotonic() + seconds
         while self.in_flight.count and (left := deadline - time.monotonic()) > 0:
             report(self.in_flight.count)
@@ -390,6 +390,6 @@ class Registry:
 
 
 def _listed(ids: Sequence[str]) -> str:
-    """Return ids for a message; of very many, the first ones."""
+    """Return ids for a message; if there are very many, only the first ones."""
     more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
     return (", ".join(ids[:MOST_LISTED]) or "none") + more

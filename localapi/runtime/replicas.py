@@ -1,6 +1,6 @@
 """Several engines of one model, as one engine: they grow with the queue, shrink when idle, and replace each other.
 
-How many there should be is a pure function. Knows engines and how to load one more, and nothing of what they are.
+Their number is determined by a pure function. This module knows engines and how to load another, but not what they are.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 0.5
 """Interval for considering the number of replicas."""
 GROW_SECONDS: Final = 2.0
-"""Time for which requests have to be queued until there is one more."""
+"""Time for which requests must be queued before another replica is loaded."""
 
 Start = Callable[[str, ReportLoading], Awaitable[Engine]]
-"""Load one more engine. Its name is for the log."""
+"""Function that loads one more engine. Its name is for the log."""
 
 
 @dataclass(eq=False)
@@ -42,15 +42,15 @@ class Replica:
     number: int
     engine: Engine
     drains: bool = False
-    """True if it takes no new requests, and ends when it is idle."""
+    """True if it accepts no new requests, and ends once it is idle."""
     last_used: float = field(default_factory=time.monotonic)
     """Monotonic time."""
     requests: int = 0
-    """Requests that it was given."""
+    """Number of requests that it was given."""
 
     @property
     def is_idle(self) -> bool:
-        """True if it has no request, of the time before there were several included."""
+        """True if it has no request, including those from before there were several replicas."""
         vitals = self.engine.vitals()
         return self.requests + vitals.running + vitals.unanswered == 0
 
@@ -58,7 +58,7 @@ class Replica:
 def wanted(count: int, limits: ReplicaLimits, *, queued_seconds: float, idle_seconds: float) -> int:
     """Return how many replicas there should be next.
 
-    `queued_seconds` is how long requests have been queued without a break; `idle_seconds` is how long the one that
+    `queued_seconds` is how long requests have been queued without interruption; `idle_seconds` is how long the one that
     would end has been idle.
     """
     if count < limits.min:
@@ -73,7 +73,7 @@ def wanted(count: int, limits: ReplicaLimits, *, queued_seconds: float, idle_sec
 
 
 class Replicas:
-    """One engine that is several; see `backends.engine.Engine`. It begins with one, and grows by itself."""
+    """One engine that consists of several; see `backends.engine.Engine`. It starts with one, and grows by itself."""
 
     def __init__(self, name: str, first: Engine, limits: ReplicaLimits, *, start: Start, owner: Instance) -> None:
         self.name = name
@@ -83,22 +83,22 @@ class Replicas:
         self.held_back: str | None = None
         """Reason why there are fewer than there should be, for people."""
         self.loading: Supervised | None = None
-        """Process that loads one more, if it can be measured and ended."""
+        """Process that loads another replica, if it can be measured and ended."""
         self._start = start
         self._owner = owner
         self._replicas: list[Replica] = []
         self.last_number = 0
-        """Number of the newest one, loaded or not."""
+        """Number of the newest replica, loaded or not."""
         self._conversations = ConversationMemory()
         self._backoff = Backoff()
         self._queued_since: float | None = None
         self._line: list[object] = []
-        """Requests that wait for a slot, as they came."""
+        """Requests that wait for a slot, in order of arrival."""
         self._changed = asyncio.Event()
         self._closing = False
         self._growth: asyncio.Task[None] | None = None
         self._awaits_room = False
-        """True while one more waits for others to make room on the cluster."""
+        """True while another replica waits for room on the cluster."""
         self._ends: set[asyncio.Task[None]] = set()
         self._add(first)
         self._governor = asyncio.create_task(self._govern(), name=f"replicas of {name}")
@@ -112,12 +112,12 @@ class Replicas:
 
     @property
     def supervised(self) -> list[Supervised]:
-        """All that can be measured and ended, also what loads."""
+        """Everything that can be measured and ended, including a replica that is loading."""
         loading = [self.loading] if self.loading is not None else []
         return [*(each.engine for each in self._replicas), *loading]
 
     def vitals(self) -> Vitals:
-        """Return the sum of all. For what loads, memory is reserved until it is loaded."""
+        """Return the sum of all. For a replica that is loading, memory is reserved."""
         vitals = [each.engine.vitals() for each in self._replicas]
         sizes = [each.memory_bytes for each in vitals if each.memory_bytes is not None]
         rates = [each.tokens_per_second for each in vitals if each.tokens_per_second is not None]
@@ -146,21 +146,21 @@ class Replicas:
         )
 
     def follow(self, limits: ReplicaLimits) -> None:
-        """Apply other limits: one replica at a time comes or goes."""
+        """Apply other limits: one replica at a time is added or removed."""
         self.limits = limits
         self._backoff.reset()
 
     def end(self, reason: str) -> None:
-        """End all of them although they have work."""
+        """End all of them even if they have work."""
         for each in self.supervised:
             each.end(reason)
 
     # Requests
 
     async def answer(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Yield the events of the replica that knows the conversation, or the least busy one.
+        """Yield the events of the replica that knows the conversation, or of the least busy one.
 
-        If that ends before anything of the answer has come, another one gets the request.
+        If it ends before the response begins, another replica gets the request.
         """
         keys = conversation_keys([request])
         failed: set[Replica] = set()
@@ -177,7 +177,7 @@ class Replicas:
                 failed.add(replica)
                 if begun or not self._others(failed):
                     raise
-                log.warning("%s: request %d goes to another replica: %s", self.name, request.id, error.message)
+                log.warning("%s: request %d moves to another replica: %s", self.name, request.id, error.message)
             else:
                 return
             finally:
@@ -186,9 +186,10 @@ class Replicas:
                 self._change()
 
     async def _turn(self, keys: list[bytes], failed: set[Replica]) -> Replica:
-        """Return the replica for a request as soon as one has a slot and all that came before have theirs.
+        """Return the replica for a request as soon as one has a slot and all earlier requests have theirs.
 
-        Requests wait here, and not in an engine: one more replica takes them, too. Raise WorkerEnded if there is none.
+        Requests wait here, and not in an engine, so that an additional replica can take them. Raise WorkerEnded if
+        there is none.
         """
         turn = object()
         self._line.append(turn)
@@ -205,7 +206,7 @@ class Replicas:
             self._change()
 
     def _change(self) -> None:
-        """Have those that wait look again."""
+        """Let waiting requests check again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -240,7 +241,7 @@ class Replicas:
                 log.exception("%s: its replicas could not be considered", self.name)
 
     def consider(self, now: float) -> None:
-        """Begin what brings their number closer to what it should be: one load, or one end."""
+        """Start one step that brings their number closer to what it should be: one load, or one end."""
         if self.vitals().queued == 0:
             self._queued_since = None
         elif self._queued_since is None:
@@ -291,14 +292,14 @@ class Replicas:
 
     async def _load(self, number: int, size: int) -> None:
         name = f"{self.name}/{number}"
-        log.info("%s: another replica is loading", name)
+        log.info("%s: loading another replica", name)
         loaded = False
         try:
             engine = await self._start(name, self._report)
         except Exception as error:
             self._backoff.failed()
             self.held_back = str(error)
-            log.error("%s: the replica did not load: %s", name, error)
+            log.error("%s: the replica failed to load: %s", name, error)
         else:
             self._backoff.reset()
             self.held_back = self._queued_since = None
@@ -323,14 +324,14 @@ class Replicas:
         engine.ended.add_done_callback(lambda ended: self._on_ended(replica, ended))
 
     def _on_ended(self, replica: Replica, ended: asyncio.Future[str]) -> None:
-        """Go on without a replica that has ended by itself."""
+        """Continue without a replica that has ended by itself."""
         if replica not in self._replicas or self._closing or ended.cancelled():
             return
         reason = ended.result()
         self._end_replica(replica)
         if self._replicas:
             self._backoff.failed()
-            log.error("%s/%d: %s; replicas that go on: %d", self.name, replica.number, reason, len(self._replicas))
+            log.error("%s/%d: %s; remaining replicas: %d", self.name, replica.number, reason, len(self._replicas))
             self._owner.note_replica_ended(reason)
         elif not self.ended.done():
             self.ended.set_result(reason)
@@ -343,7 +344,7 @@ class Replicas:
         task.add_done_callback(self._ends.discard)
 
     async def close(self) -> None:
-        """End all of them, also one that is loading."""
+        """End all of them, including one that is loading."""
         self._closing = True
         self._governor.cancel()
         if self._growth is not None:

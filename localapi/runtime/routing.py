@@ -1,6 +1,6 @@
 """Find the model that answers for a name: the entry itself, or one member of a pool after the other.
 
-A member that fails while nothing has been sent to the client is passed over. What it had begun is cancelled.
+A member that fails before anything was sent to the client is skipped. Its work is cancelled.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from localapi.worker.protocol import Preliminary, Request
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Use = Callable[[Lease], AsyncGenerator[T, None]]
-"""Use of a lease by a request. It begins anew for each lease that it gets."""
+"""Use of a lease by a request. It starts anew for each lease that it gets."""
 
 
 async def answers(
     registry: Registry, name: str, kind: Kind, ticket: Ticket, use: Use[T], *, about: Sequence[Request] = ()
 ) -> AsyncGenerator[T, None]:
-    """Yield what `use` makes of the lease that a request gets by a name.
+    """Yield what `use` yields for the lease that a request gets by a name.
 
-    `about` is what is asked, for pools that keep a conversation in one place. Raise ModelNotFound, WrongEndpoint,
-    ModelBusy, ModelUnavailable, and what `use` raises.
+    `about` describes the request, for pools that keep a conversation in one place. Raise ModelNotFound, WrongEndpoint,
+    ModelBusy, ModelUnavailable, and the errors of `use`.
     """
     while True:
         entry = registry.resolve(name, kind)
@@ -47,7 +47,7 @@ async def answers(
             async with aclosing(source) as items:
                 async for item in items:
                     yield item
-        except Rerouted:  # an edit made a pool of it, or the reverse
+        except Rerouted:  # an edit turned it into a pool, or the reverse
             continue
         return
 
@@ -69,13 +69,13 @@ class _Trip:
         self._pool = pool
         self._ticket = ticket
         self._keys = keys
-        """Keys of its conversation, if the pool keeps that in one place."""
+        """Keys of its conversation, if the pool keeps conversations in one place."""
         self._failures: dict[str, ApiError] = {}
-        """Errors by the ids of the members that were asked."""
+        """Errors of the members that were asked, by id."""
         self._asked_twice: set[str] = set()
 
     async def answers(self, use: Use[T]) -> AsyncGenerator[T, None]:
-        """Yield the answer of the first member that gives one. Raise Rerouted if the pool is replaced meanwhile."""
+        """Yield the response of the first member that gives one. Raise Rerouted if the pool is replaced meanwhile."""
         queue = self._registry.queues[self._entry.id]
         with queue.enter(self._ticket), self._pool.counted(self._ticket):
             async with queue.wait(self._ticket):
@@ -108,7 +108,7 @@ class _Trip:
                     return
 
     def _next_member(self) -> Member | None:
-        """Return the member to ask, or None if there is none left. One whose worker ended is asked a second time."""
+        """Return the member to ask, or None if none is left. One whose worker ended is asked a second time."""
         order = self._pool.order(self._keys)
         for member in order:
             if member.entry.id not in self._failures:
@@ -121,7 +121,7 @@ class _Trip:
         return None
 
     async def _attempt(self, member: Member, use: Use[T]) -> AsyncGenerator[T, None]:
-        """Yield a member's answer. Raise RequestTimeout if it does not begin in time."""
+        """Yield a member's response. Raise RequestTimeout if it does not begin in time."""
         ticket = Ticket()
         self._ticket.attempt = (member.entry.id, ticket)
         async with AsyncExitStack() as held:
@@ -150,7 +150,7 @@ class _Trip:
             if not wait.expired():
                 raise
             raise RequestTimeout(
-                f"It had not begun to answer after {seconds:g} s (give_up_after.first_token)."
+                f"It did not begin to answer within {seconds:g} s (give_up_after.first_token)."
             ) from None
         finally:
             connect_limit.reset(before)
@@ -159,12 +159,12 @@ class _Trip:
         assert self._ticket.attempt is not None  # noqa: S101  # it was asked
         was_sent = self._ticket.attempt[1].sent_at is not None
         self._failures[member.entry.id] = error
-        # A full queue, and a model that still loads, are no faults of a member.
+        # A full queue, or a model that is still loading, is not a member's fault.
         waited_in_vain = isinstance(error, RequestTimeout) and not was_sent
         rests = not isinstance(error, ModelBusy) and not waited_in_vain
         seconds = self._pool.note_failure(member, error, rests=rests)
         log.log(
             logging.WARNING if rests else logging.INFO,
-            "%s: %s is passed over%s: %s",
+            "%s: %s is skipped%s: %s",
             self._entry.id, member.entry.id, f" and rests for {seconds:.0f} s" if seconds else "", error.logged,
         )  # fmt: skip

@@ -31,15 +31,15 @@ class FailureReason(Enum):
 
 @dataclass(frozen=True)
 class Unloaded:
-    """Nothing is loaded, and nothing is wrong."""
+    """Nothing is loaded, and there is no error."""
 
     no_room_to_preload: bool = False
-    """True if it was to be loaded ahead of requests, and other models need the memory."""
+    """True if it should have been loaded ahead of requests, but other models need the memory."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Nothing is loaded, because something went wrong."""
+    """Nothing is loaded, because of an error."""
 
     reason: FailureReason
     fault: tuple[object, ...] = ()
@@ -52,9 +52,9 @@ class Loading:
 
     load: Load
     otherwise: Unloaded | Failed
-    """The state to return to if the load is cancelled."""
+    """State to return to if the load is cancelled."""
     after: asyncio.Task[Any] | None = None
-    """Task that ends first: it holds the memory that this load needs."""
+    """Task that must end first: it holds the memory that this load needs."""
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Ready:
     since: float
     """Unix time."""
     used: bool
-    """True if a request has used what is loaded."""
+    """True if a request has used the loaded model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ FOLLOWING: Final[dict[type[State], frozenset[type[State]]]] = {
 
 
 class InvalidTransition(RuntimeError):
-    """A state cannot follow another one: a fault of the server."""
+    """A state cannot follow another one: a bug in the server."""
 
 
 def check_transition(old: State, new: State) -> None:
@@ -105,7 +105,7 @@ def check_transition(old: State, new: State) -> None:
 
 
 def name_of(state: State, *, retired: bool, backing_off: bool) -> StateName:
-    """Return the name of a state in `/status`. `backing_off`: it is the pause after several failures."""
+    """Return the name of a state in `/status`. `backing_off` is true during the pause after several failures."""
     match state:
         case Draining(then=then):
             return name_of(then, retired=retired, backing_off=backing_off)
@@ -114,7 +114,7 @@ def name_of(state: State, *, retired: bool, backing_off: bool) -> StateName:
         case Ready():
             return "ready"
         case Unloaded() | Failed() if not retired:
-            # After a worker has ended by itself nobody has to act: the next request loads the model again.
+            # After a worker has ended by itself, nobody has to act: the next request loads the model again.
             failed = isinstance(state, Failed) and state.reason is not FailureReason.WORKER_ENDED
             return "failed" if failed or backing_off else "unloaded"
         case _:

@@ -2,7 +2,7 @@
 
 A step of a model may take long without a report: a prompt of thousands of tokens, a sentence on a slow processor. So an
 engine that computes gets much more time than one that does not, and unlimited time while it loads. An engine that
-computes although it has nothing to do is stuck, too.
+computes although it has nothing to do also counts as hanging.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ INTERVAL_SECONDS: Final = 1.0
 COMPUTING_FACTOR: Final = 5
 """Factor on the time for a step if the engine computes."""
 COMPUTING_SHARE: Final = 0.005
-"""Share of one core from which an engine is considered to compute. Idle threads that poll use less."""
+"""Share of one core above which an engine is considered to compute. Idle threads that poll use less."""
 IDLE_SHARE: Final = 0.5
-"""Share of one core that an idle engine stays below, also while it saves prefixes to disk."""
+"""Share of one core that an idle engine stays below, even while it saves prefixes to disk."""
 LEAST_CPU_SECONDS: Final = 0.01
-"""Smallest time that systems measure. A loading engine that waits for the network computes hardly more."""
+"""Smallest time that systems measure. A loading engine that waits for the network hardly uses more."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Memory of the watchdog about one engine, while its silence or idleness lasts."""
+    """The watchdog's record of one engine, while its silence or idleness lasts."""
 
     silent_since: float | None
-    """None if the engine is idle."""
+    """Time since when it has been silent; None if the engine is idle."""
     fine_at: float
-    """Time at which it last behaved as expected: computed while silent, or rested while idle."""
+    """Time at which it last behaved as expected: it computed while silent, or rested while idle."""
     measured_at: float
     cpu_seconds: float | None
     """Processor time at `measured_at`; None if unknown."""

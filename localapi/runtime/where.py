@@ -1,4 +1,4 @@
-"""The place of a model in one form for every backend, with the parts of a model that is in several places."""
+"""Place of a model in one form for every backend, including the parts of a model that is in several places."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Host = RunsIn | Literal["peer"]
 
 @dataclass(frozen=True)
 class LocationPart:
-    """One of several engines, processes or entries that a model consists of."""
+    """One of several engines, processes or entries of which a model consists."""
 
     kind: Literal["member", "replica", "rank"]
     name: str
-    """Id of a member, number of a replica or rank."""
+    """Id of a member, or number of a replica or rank."""
     state: str
     at: str | None = None
-    """Place, as in `Location`; of a rank on this machine, the address at which the others reach it."""
+    """Place, as in `Location`; for a rank on this machine, the address at which the others reach it."""
     pid: int | None = None
     away: str | None = None
     """Reason why it gets no requests."""
     requests: int | None = None
-    """Number of requests there, waiting ones included; None for a rank, as all ranks have the same."""
+    """Number of requests there, including waiting ones; None for a rank, because all ranks have the same."""
     memory_bytes: int | None = None
     tokens_per_second: float | None = None
     answered: int | None = None
     """Number of requests that a member answered for its pool."""
     passed_over: int | None = None
-    """Number of requests for which another member was asked after it."""
+    """Number of requests for which another member was asked after this one."""
     rests_until: float | None = None
     """Unix time at which a member's rest ends."""
 
@@ -48,7 +48,7 @@ class ReplicaCount:
     min: int
     max: int
     held_back: str | None
-    """Reason why there are fewer, for people."""
+    """Reason why there are fewer than there should be, for people."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Location:
 
     kind: Host
     at: str | None = None
-    """Name of the program, host of the upstream, name of the peer or of the node; None if it has no name."""
+    """Name of the program, host of the upstream, or name of the peer or node; None if it has no name."""
     pid: int | None = None
     """Process on the machine where it runs."""
     parts: tuple[LocationPart, ...] = ()
     replicas: ReplicaCount | None = None
-    """None for a model without this option."""
+    """Bounds; None for a model without this option."""
 
 
 def where(instance: Instance) -> Location:
@@ -86,7 +86,7 @@ def where(instance: Instance) -> Location:
 
 def _parts(instance: Instance) -> list[LocationPart]:
     if isinstance(instance, Pool):
-        unknown = [LocationPart("member", name, "failed", away="it is not known") for name in instance.unknown]
+        unknown = [LocationPart("member", name, "failed", away="it is unknown") for name in instance.unknown]
         return [_member(instance, member) for member in instance.members] + unknown
     if isinstance(instance.engine, Replicas):
         replicas = [

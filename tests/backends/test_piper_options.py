@@ -45,7 +45,7 @@ def test_a_folder_with_several_voices_is_refused_with_their_names(folder: Path) 
     make_voice(folder / "other.onnx")
     field, message = problem(folder, ".")
     assert field == "path"
-    assert "holds 2 voices" in message
+    assert "contains 2 voices" in message
     assert "other.onnx, voice.onnx" in message
 
 

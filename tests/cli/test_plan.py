@@ -121,7 +121,7 @@ def test_a_server_with_keys_wants_one_and_its_secret_is_told_nowhere(localapi: R
         refused = localapi("plan", PORT=port, **secret)
         assert (refused.returncode, "LOCALAPI_API_KEY" in refused.stderr) == (1, True)
         given = {"PORT": port, "LOCALAPI_API_KEY": secret["MY_KEY"], **secret}
-        assert "there is nothing to do" in localapi("plan", **given).stdout
+        assert "nothing to do" in localapi("plan", **given).stdout
         (folder / "draft.yaml").write_text(
             keys.replace("admin: true", "admin: true, models: [a]") + "chat: {a: {backend: echo}}\n"
         )

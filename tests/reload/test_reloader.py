@@ -548,7 +548,7 @@ async def test_a_load_that_fails_in_the_server_itself_is_told_though_nobody_wait
     async with following(Reading(manifest(m={"weights": "ours to mend", "preload": True}))) as (registry, _):
         await until(lambda: registry.instance("m").state == "failed")
         assert registry.instance("m").last_error == (
-            "The server failed while it loaded the model (KeyError); see its log."
+            "The server failed while loading the model (KeyError); see its log."
         )
         assert "Traceback" in caplog.text
 

@@ -182,7 +182,7 @@ async def test_an_edit_that_pins_a_model_takes_the_place_of_a_preloaded_one_and_
     edit(registry, a=PRE, b=PIN)
     await until(lambda: loaded(registry) == ["b"])
     assert registry.not_loaded == [
-        "a is to be preloaded, and not in memory: Unloaded before a request came: its 1.00 GB are needed for b. "
+        "a is to be preloaded, but not loaded: Unloaded before a request came: its 1.00 GB are needed for b. "
         "Its next request loads it again."
     ]
     edit(registry, 2 * GB, a=PRE, b=PIN)

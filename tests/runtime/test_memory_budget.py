@@ -136,7 +136,7 @@ def test_a_warm_swap_counts_twice_and_a_cold_one_once(tmp_path: Path) -> None:
         assert server.request("POST", CHAT, ask("a")).status == 200
         save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512"))
         reason = server.reload()["not_loaded"]["a"]
-        assert re.search(r"memory_budget is 150 MB, and a \d+ MB must stay\. Say swap: cold for it", reason)
+        assert re.search(r"memory_budget is 150 MB, and a \d+ MB must stay\. Set swap: cold for it", reason)
         assert server.request("POST", CHAT, ask("a")).status == 200
         save(tmp_path / "models.yaml", chats(ONE, a=", context_length: 512, swap: cold"))
         assert server.reload()["ok"]
@@ -178,7 +178,7 @@ def test_pinned_models_that_can_never_fit_together_are_told(tmp_path: Path) -> N
         until(lambda: loaded(server) == {"a"} and server.status()["warnings"])
         [warning] = server.status()["warnings"]
         assert re.fullmatch(
-            r"b is pinned, and not in memory: b needs about 11\d MB, memory_budget is 150 MB, and a \d+ MB must stay\. "
+            r"b is pinned, but not loaded: b needs about 11\d MB, memory_budget is 150 MB, and a \d+ MB must stay\. "
             r"Pin fewer models, or raise server\.memory_budget\.",
             warning,
         )
@@ -211,7 +211,7 @@ def test_pinned_models_that_no_longer_fit_stay_and_that_is_told(tmp_path: Path) 
         save(tmp_path / "models.yaml", chats("50MB", a=", pin: true"))
         server.reload()
         [warning] = server.status()["warnings"]
-        assert re.match(r"pinned models take more than memory_budget, 50 MB: a \d+ MB\. They stay", warning)
+        assert re.match(r"pinned models exceed memory_budget \(50 MB\): a \d+ MB\.", warning)
         assert server.wait_for("warning: pinned models take more")
         assert loaded(server) == {"a"}
 

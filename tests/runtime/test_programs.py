@@ -150,7 +150,7 @@ def test_a_program_that_cannot_start_is_failed_after_a_pause_and_costs_nothing(s
     replies = [server.request("POST", CHAT, body("hello", "program")) for _ in range(4)]
     assert [reply.status for reply in replies] == [503] * 4
     assert "out of memory: buy more" in replies[0].json()["error"]["message"]
-    assert "left alone" in replies[3].json()["error"]["message"]
+    assert "will not be loaded for" in replies[3].json()["error"]["message"]
     assert server.model("program")["state"] == "failed"
     assert marked(mark) == []
 
