@@ -12,7 +12,7 @@ class Localapi < Formula
   depends_on "python@3.13"
 
   def install
-    # With the tested versions of pyproject.toml, from wheels.
+    # Installs the tested versions from pyproject.toml, from wheels.
     ENV["UV_PROJECT_ENVIRONMENT"] = libexec
     ENV["UV_PYTHON_DOWNLOADS"] = "never"
     system "uv", "sync", "--no-editable", "--python", Formula["python@3.13"].opt_bin/"python3.13"
