@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -96,6 +97,8 @@ def keep_using(server: Server) -> None:
 def take_models(page: Page, theme: str) -> None:
     expect(page.get_by_text("assistant").first).to_be_visible()
     page.wait_for_timeout(15_000)  # the lines of memory and of requests have some length
+    speed = page.get_by_role("region", name="Speed").locator(".figure-value")
+    expect(speed).not_to_have_text(re.compile(r"^0 "), timeout=120_000)  # 0 for a moment on a busy machine
     save(page, f"models-{theme}")
 
 
