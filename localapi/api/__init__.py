@@ -1,1 +1,1 @@
-"""OpenAI's API over HTTP: one file per endpoint, with its request, its handler and its reply."""
+"""APIs over HTTP: one file per endpoint, with its request, its handler and its reply."""

@@ -1,4 +1,7 @@
-"""Files that a request names, in folders that the manifest allows. No other file is read because a client said so."""
+"""Files that a request names, in folders that the manifest allows.
+
+Clients cannot make the server read any other file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that are sent whole: engine events, collected until all is known."""
+"""Responses that are sent whole: engine events, collected until the response is complete."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from localapi.worker.protocol import (
 
 @dataclass
 class Call:
-    """A function that the model calls."""
+    """Function call of the model."""
 
     id: str
     name: str
     arguments: str = ""
-    """JSON, if the model wrote JSON."""
+    """Arguments; JSON, if the model generated JSON."""
 
 
 @dataclass
 class Answer:
-    """One answer."""
+    """One choice."""
 
     text: str = ""
     reasoning: str = ""
@@ -56,9 +56,9 @@ class Answer:
 
 
 async def collected(events: AsyncGenerator[Event, None], count: int) -> tuple[list[Answer], Finished]:
-    """Return at least so many answers, and what they took in tokens. Raise ApiError.
+    """Return at least this many choices, and their token counts. Raise ApiError.
 
-    Another server may give more of them than were asked for.
+    Another server may return more choices than were requested.
     """
     answers = [Answer() for _ in range(count)]
     texts = _Texts()
@@ -88,7 +88,7 @@ async def collected(events: AsyncGenerator[Event, None], count: int) -> tuple[li
 
 
 class _Texts:
-    """The texts of all answers in pieces, joined once at the end."""
+    """Texts of all choices in pieces, joined once at the end."""
 
     def __init__(self) -> None:
         self._pieces: dict[tuple[int, bool, bool], list[str]] = {}
@@ -97,7 +97,7 @@ class _Texts:
         self._pieces.setdefault((delta.choice, delta.reasoning, delta.refusal), []).append(delta.text)
 
     def of(self, choice: int) -> tuple[str, str, str]:
-        """Return an answer's text, reasoning and refusal."""
+        """Return a choice's text, reasoning and refusal."""
         kinds = ((False, False), (True, False), (False, True))
         text, reasoning, refusal = ("".join(self._pieces.get((choice, *kind), ())) for kind in kinds)
         return text, reasoning, refusal

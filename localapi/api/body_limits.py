@@ -1,4 +1,4 @@
-"""Limits on the size of bodies: each endpoint accepts as much as it can use."""
+"""Maximum sizes of request bodies: each endpoint accepts as much as it can use."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def _limits() -> dict[str, int]:
 
 
 def limit_of(path: str) -> int:
-    """Return the bytes that a body for this path may have."""
+    """Return the maximum bytes of a body for this path."""
     return _limits().get(path.rstrip("/"), MAX_BODY_BYTES)
 
 
 class LimitedRequest(Request):
-    """A request whose body is limited by its path: Quart knows one limit for all."""
+    """Request whose body is limited by its path; Quart has one limit for all paths."""
 
     body_class = PacedBody
 

@@ -1,7 +1,7 @@
 """`GET /` and `GET /console/...`: the page that shows what the server does, and its files.
 
-The files hold nothing about anybody, so they are open even if the manifest has keys: the page asks for one. They are
-served from a table that is made once, by names that are known; a path from a client is looked up and never opened.
+The files contain nothing private, so they are open even if the manifest has keys: the page asks for one. They are
+served from a table that is made once, with known names; a path from a client is looked up and never opened.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-"""Nothing but our own files runs, whatever text a model puts on the page."""
+"""Content security policy: only our own files run, whatever text a model puts on the page."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class File:
 
 
 def routes() -> Blueprint:
-    """Both endpoints."""
+    """Return both endpoints."""
     blueprint = Blueprint("console", __name__)
 
     @blueprint.get("/")
@@ -72,7 +72,7 @@ def routes() -> Blueprint:
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/"): Operation(summary="The console, a page.", content={"text/html": None}),
+    ("GET", "/"): Operation(summary="The console.", content={"text/html": None}),
     ("GET", "/console/{file}"): Operation(
         summary="The console's files.",
         content=dict.fromkeys(kind.partition(";")[0] for kind in CONTENT_TYPES.values()),
@@ -84,7 +84,7 @@ OPERATIONS: Final[Operations] = {
                 "required": True,
                 "schema": {"type": "string"},
                 "example": "app.js",
-                "description": "A file's name below the console's folder.",
+                "description": "Name of a file in the console's folder.",
             },
         ),
     ),
@@ -93,7 +93,7 @@ OPERATIONS: Final[Operations] = {
 
 @functools.cache
 def table() -> dict[str, File]:
-    """Every file by its name below the console's folder, read when the first page is asked for."""
+    """Return every file by its name in the console's folder, read when the first page is requested."""
     return dict(_files(files("localapi") / "console", ""))
 
 

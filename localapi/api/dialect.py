@@ -1,7 +1,7 @@
-"""The seam for wire formats: what a dialect declares, and the endpoint that serves it.
+"""Interface for wire formats: what a dialect declares, and the endpoint that serves it.
 
-A dialect is one file: it parses a body into a `NeutralRequest`, and shows answers, errors and progress in its own form.
-Everything between both is here and in `http.generation`, once for all dialects.
+A dialect is one file: it parses a body into a `NeutralRequest`, and renders responses, errors and progress in its own
+form. Everything in between is here and in `http.generation`, once for all dialects.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reply(Renderer[Event], Protocol):
     """Format of one reply on the wire, whole or as a stream."""
 
     model: str
-    """Id of the entry that was asked. The server sets it; a reload can change it until the model is leased."""
+    """Id of the requested entry, set by the server; a reload can change it until the model is leased."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         """Return the JSON of a reply that is not streamed."""
@@ -68,20 +68,20 @@ class Dialect(Protocol):
         """Path of the endpoint."""
 
     def parse(self, content: dict[str, Any]) -> tuple[NeutralRequest, Reply]:
-        """Return the request that a body makes, and what shows its reply. Raise InvalidRequest."""
+        """Return the request in a body, and the renderer of its reply. Raise InvalidRequest."""
 
     def error_body(self, error: ApiError) -> object:
-        """Return the JSON of a reply with an error's status."""
+        """Return the JSON of an error reply."""
 
 
 ErrorBody = Callable[[ApiError], object]
 
 
 class ApiBlueprint(Blueprint):
-    """The endpoints of one API. Whatever goes wrong there, also with the key, has its form.
+    """Endpoints of one API. All errors there, including those about keys, have its form.
 
-    So have errors at paths that are no endpoints and that its clients ask for: those that begin with one of `paths`,
-    and requests that `is_meant` recognizes.
+    So do errors at paths without an endpoint that its clients request: paths that begin with one of `paths`, and
+    requests that `is_meant` recognizes.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class ApiBlueprint(Blueprint):
         self._is_meant = is_meant
 
     def claims(self) -> bool:
-        """Return True if the current request is one to this API, although no endpoint of it takes it."""
+        """Return True if the current request is meant for this API, although none of its endpoints matches."""
         return request.path.startswith(self._paths) or self._is_meant()
 
 
 class DialectBlueprint(ApiBlueprint):
-    """The endpoints of dialects."""
+    """Endpoints of dialects."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class DialectBlueprint(ApiBlueprint):
 
 
 def error_body_of(blueprints: Mapping[str, object], otherwise: ErrorBody) -> ErrorBody:
-    """Return how the API of the current request shows errors: its endpoint's, or that of the API that claims it."""
+    """Return the error form of the current request's API: that of its endpoint, or of the API that claims it."""
     own = blueprints.get(request.blueprint or "")
     if isinstance(own, ApiBlueprint):
         return own.error_body
@@ -141,24 +141,24 @@ def _endpoint(registry: Registry, dialect: Dialect) -> Callable[[], Awaitable[Re
 
 @dataclass
 class Exchange:
-    """The answer to one request."""
+    """Response to one request."""
 
     generation: Generation
     request: NeutralRequest
     reply: Reply
     overruled: list[str] = field(default_factory=list)
-    """Parameters that the entry's locks set otherwise."""
+    """Parameters that the entry's locks override."""
     unsupported: list[str] = field(default_factory=list)
-    """Parameters and features that the entry's backend does not honour."""
+    """Parameters and features that the entry's backend does not support."""
     forwarded: bool = False
-    """True if the body goes to another server as it is, with what has no effect here."""
+    """True if the body is forwarded to another server unchanged, including fields without effect here."""
     _seen: dict[_Limits, NeutralRequest] = field(default_factory=dict)
-    """The request with its images, by the limits that they were got by."""
+    """Request with its images, by the limits with which they were fetched."""
 
     async def response(self) -> Response:
         """Return the reply, whole or as a stream. Raise ApiError before anything is sent."""
         self.expect()
-        # Before there is a lease: a bad image waits for nobody.
+        # Before there is a lease, because an invalid image should not have to wait.
         expected = self.generation.expected
         await self._get_media(expected, self.generation.registry.instance(expected.id).loaded)
         asks = self.request.asks
@@ -178,7 +178,7 @@ class Exchange:
         return self.named(response)
 
     def expect(self) -> None:
-        """Refuse what the entry of now cannot do, before there is a lease: a stream may send its headers then.
+        """Refuse what the current entry cannot do, before there is a lease: a stream may send its headers then.
 
         Raise InvalidRequest.
         """
@@ -191,7 +191,7 @@ class Exchange:
         return self.generation.events(self._requests, about=self.request.asks, prepare=self._prepare)
 
     async def prompt_tokens(self) -> list[int]:
-        """Return the tokens of the conversation's prompt, which is not answered. Raise ApiError."""
+        """Return the tokens of the conversation's prompt, without generating. Raise ApiError."""
 
         def question(lease: Lease) -> list[Tokenize]:
             [chat] = self._requests(lease)
@@ -203,7 +203,7 @@ class Exchange:
         return reply.tokens if isinstance(reply, TokenizedText) else []
 
     def named(self, response: Response) -> Response:
-        """Name in the reply's headers what has no effect, or another one than the client asked for."""
+        """Name in reply headers the parameters that have no effect, or another one than requested."""
         for header, names, what, level in (
             (body.RELAXED_HEADER, self.generation.relaxed, "not enforced", logging.INFO),
             (body.LOCKED_HEADER, self.overruled, "overruled by the manifest", logging.DEBUG),
@@ -214,7 +214,7 @@ class Exchange:
         return body.name_ignored([] if self.forwarded else self.request.ignored, response)
 
     async def _load(self) -> None:
-        """Load the model; or unload it, if it is not to be kept."""
+        """Load the model, or unload it if it should not be kept loaded."""
         if self.request.keep_alive == 0:
             await self.generation.registry.instance(self.generation.expected.id).release()
             return
@@ -230,7 +230,7 @@ class Exchange:
         await self._get_media(lease.entry, lease.engine.loaded)
 
     async def _get_media(self, entry: Entry, loaded: Loaded | None) -> None:
-        """Get images and recordings as this entry's settings allow, which those of a pool's members may differ in.
+        """Get images and recordings as this entry's settings allow; members of a pool may have other settings.
 
         Raise InvalidRequest.
         """
@@ -267,14 +267,14 @@ class Exchange:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Limits on the images and recordings in a request; None for what the model does not read."""
+    """Limits for images and recordings in a request; None for media that the model does not accept."""
 
     images: ImageLimits | None
     recordings: RecordingLimits | None
 
 
 def _limits(options: ChatOptions, can: Capabilities) -> _Limits | None:
-    """Return how this server gets images and recordings for a model; None if it does not, or if it reads neither."""
+    """Return the limits for a model; None if it accepts neither, or if this server does not fetch media for it."""
     reads = media(options, can)
     if not reads or not isinstance(options, SeeingOptions):
         return None

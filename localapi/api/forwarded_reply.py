@@ -1,4 +1,4 @@
-"""The reply of another server, passed on to the client as it comes."""
+"""Reply of another server, passed on to the client as it arrives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def forwarded_reply(items: Ahead[Event], entry_id: str) -> Response:
 
 
 async def _data(items: Ahead[Event], entry_id: str) -> AsyncGenerator[bytes, None]:
-    """Yield the bytes. Raise BrokenOff if they end in the middle: the status is already sent."""
+    """Yield the bytes. Raise BrokenOff if they end prematurely, because the status is already sent."""
     with request_context.broken_off(entry_id):
         while (item := await items.get()) is not None:
             if isinstance(item, ForwardedData):

@@ -1,7 +1,7 @@
-"""Images in messages: got from where the manifest allows, and checked before anything decodes them.
+"""Images in messages: fetched from sources that the manifest allows, and checked before anything decodes them.
 
-A data: URL brings its image along. An address is fetched, and a file is read, only if the entry's image_hosts and
-image_folders say so. The server reads no more of an image than its header; workers decode.
+A data: URL contains its image. A URL is fetched, and a file is read, only if the entry's image_hosts and image_folders
+allow it. The server reads only the header of an image; workers decode it.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class _Place:
 async def with_images(request: NeutralRequest, limits: ImageLimits, *, forwards: bool) -> NeutralRequest:
     """Return the request with its images in their parts. Raise InvalidRequest.
 
-    `forwards`: it may be sent on as the client wrote it, so what it wrote has the images, too.
+    If `forwards`, the request may be sent on as the client wrote it, so the original gets the images too.
     """
     places = list(_places(request))
     if not places:
         return request
     if len(places) > limits.count:
         raise InvalidRequest(
-            f"The request has {len(places)} images; the maximum of this model is {limits.count} (max_images).",
+            f"The request has {len(places)} images; the maximum for this model is {limits.count} (max_images).",
             param=places[limits.count].param,
             code=_TOO_LARGE,
         )
@@ -113,7 +113,7 @@ async def _file(place: _Place, limits: ImageLimits) -> bytes:
     if kind == "file":
         return await _from_folder(place, limits, most_bytes)
     raise _unusable(
-        place, f"{shown(url)} is no address of an image. Send the image itself as a data: URL in base64.", _BAD_URL
+        place, f"{shown(url)} is not a valid image URL. Send the image itself as a data: URL in base64.", _BAD_URL
     )
 
 
@@ -121,7 +121,8 @@ async def _from_host(place: _Place, limits: ImageLimits, most_bytes: int) -> byt
     if not limits.hosts:
         raise _unusable(
             place,
-            "This server fetches no images for this model, as the manifest lists no image_hosts. Send the image itself "
+            "This server fetches no images for this model, because the manifest lists no image_hosts. Send the "
+            "image itself "
             "as a data: URL.",
             _BAD_URL,
         )
@@ -137,7 +138,7 @@ async def _from_host(place: _Place, limits: ImageLimits, most_bytes: int) -> byt
 
 
 async def _from_folder(place: _Place, limits: ImageLimits, most_bytes: int) -> bytes:
-    """Return a file of the manifest's folders. What is not in them might as well not be there."""
+    """Return a file from the manifest's folders. Files elsewhere are treated as missing."""
     parts = urlsplit(place.image.url)
     path = None
     if parts.netloc in ("", "localhost"):
@@ -145,7 +146,7 @@ async def _from_folder(place: _Place, limits: ImageLimits, most_bytes: int) -> b
     if path is None:
         raise _unusable(
             place,
-            f"{shown(place.image.url)} is no file in a folder that the manifest's image_folders lists. Send the image "
+            f"{shown(place.image.url)} is not a file in the manifest's image_folders. Send the image "
             "itself as a data: URL.",
             _BAD_URL,
         )
@@ -156,7 +157,7 @@ async def _from_folder(place: _Place, limits: ImageLimits, most_bytes: int) -> b
 
 
 def _checked(place: _Place, data: bytes, limits: ImageLimits) -> ImageHeader:
-    """Return what the file says of itself. Raise InvalidRequest."""
+    """Return the header of the file. Raise InvalidRequest."""
     if len(data) > limits.megabytes * MEGABYTE:
         raise _too_many_bytes(place, limits)
     try:
@@ -166,7 +167,7 @@ def _checked(place: _Place, data: bytes, limits: ImageLimits) -> ImageHeader:
     if header.pixels > limits.megapixels * 1_000_000:
         raise _unusable(
             place,
-            f"The image has {header.width}x{header.height} pixels; the maximum of this model is "
+            f"The image has {header.width}x{header.height} pixels; the maximum for this model is "
             f"{limits.megapixels} million (max_image_megapixels).",
             _TOO_LARGE,
         )
@@ -174,7 +175,7 @@ def _checked(place: _Place, data: bytes, limits: ImageLimits) -> ImageHeader:
 
 
 def _replaced(chat: Chat, place: _Place, data: bytes, header: ImageHeader, *, forwards: bool) -> Chat:
-    """Return the conversation with the image in its part; in the original, too, if that is what is sent on."""
+    """Return the conversation with the image in its part, and in the original too, if that is forwarded."""
     messages = list(chat.messages)
     content = list(messages[place.message].content)
     content[place.part] = ImagePart("", place.image.detail, data)
@@ -199,7 +200,7 @@ def _with_url(body: dict[str, Any], place: _Place, url: str) -> dict[str, Any]:
 def _too_many_bytes(place: _Place, limits: ImageLimits) -> InvalidRequest:
     return _unusable(
         place,
-        f"The image is larger than {limits.megabytes} MiB, the maximum of this model (max_image_mb).",
+        f"The image is larger than {limits.megabytes} MiB, the maximum for this model (max_image_mb).",
         _TOO_LARGE,
     )
 

@@ -1,4 +1,4 @@
-"""`keep_alive` of a request: how long its model stays loaded after it, as Ollama's clients write it."""
+"""`keep_alive` of a request, as Ollama's clients write it: how long its model stays loaded after it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ KeepAlive = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
     Field(
         description="Time without a request after which the model is unloaded: seconds, or a text such as 5m. "
-        "0: after this request; -1: never. At most `max_keep_alive` of the manifest."
+        "0: after this request; -1: never. Limited by the manifest's `max_keep_alive`."
     ),
 ]

@@ -1,4 +1,4 @@
-"""Log probabilities of an answer's tokens, in the shape that OpenAI's and Ollama's APIs share."""
+"""Log probabilities of generated tokens, in the shape shared by OpenAI's and Ollama's APIs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class LikelyToken(Struct):
 
 
 class ChosenToken(LikelyToken):
-    """A token of the answer, and the likeliest ones in its place."""
+    """Generated token, with the likeliest alternatives."""
 
     top_logprobs: list[LikelyToken]
 
 
 def chosen(tokens: Sequence[TokenLogprob]) -> list[ChosenToken]:
-    """Return the tokens of an answer with their log probabilities."""
+    """Return generated tokens with their log probabilities."""
     return [ChosenToken(*_likely(each), [LikelyToken(*_likely(top)) for top in each.top]) for each in tokens]
 
 

@@ -1,4 +1,4 @@
-"""A message of the neutral conversation in the making, for dialects that spell it in several blocks or items."""
+"""Message of the neutral conversation under construction, for dialects that split it into several blocks or items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MessageDraft:
     call_id: str | None = None
 
     def neutral(self) -> Message:
-        """Return it as engines take it: the same for text and for one part of text, so that prompts stay cached."""
+        """Return the message for engines: the same for a string and for one text part, so that prompts stay cached."""
         match self.parts:
             case []:
                 content: str | list[Part] = ""

@@ -1,4 +1,4 @@
-"""A request for text as every dialect gives it: what to answer, and the parameters that the client set.
+"""Request for text in the form that every dialect produces: what to answer, and the parameters that the client set.
 
 A parameter is None until the client or the manifest sets it. The engine chooses the value of one that stays None.
 """
@@ -34,7 +34,7 @@ from localapi.worker.protocol import (
 
 @contextmanager
 def in_words_of_client(names: Mapping[str, Sequence[str]]) -> Iterator[None]:
-    """Let an error of a request name its parameter as the client does: by the first of these names."""
+    """Let an error of a request name its parameter as the client does: the first of these names that it used."""
     try:
         yield
     except InvalidRequest as error:
@@ -47,29 +47,30 @@ def in_words_of_client(names: Mapping[str, Sequence[str]]) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class NeutralRequest:
-    """A request for text, as every dialect parses it from a body."""
+    """Request for text, parsed by a dialect from a body."""
 
     model: str
     asks: Sequence[Chat | Complete]
-    """One for each prompt, without ids and parameters: `for_entry` adds them. None: the model is to be loaded."""
+    """One request for each prompt, without ids and parameters, which `for_entry` adds. None: only load the model."""
     said: ChatParameters = field(default_factory=ChatParameters)
-    """The parameters that the client set."""
+    """Parameters that the client set."""
     usual: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters that the dialect's API defines a value for, if neither the client nor the manifest sets them."""
+    """Parameters for which the dialect's API defines a value if neither the client nor the manifest sets them."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The client's names for parameters, features and media, if they differ from ours."""
+    """Client's names for parameters, features and media, if they differ from ours."""
     wishes: Set[str] = frozenset()
-    """Parameters that the client set for any model: one that has no use for them is no reason to refuse."""
+    """Parameters that the client sets regardless of the model; they are dropped for a model that has no use for them.
+    """
     keep_alive: float | None = None
-    """Seconds without a request after which the model is unloaded; None: as the manifest says."""
+    """Seconds without a request after which the model is unloaded; None for the manifest's value."""
     stream: bool = False
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
     refusal: InvalidRequest | None = None
-    """Error of a request that only a server it is forwarded to can read. Each ask has its `original`."""
+    """Error of a request that only the server it is forwarded to can interpret. Each ask then has its `original`."""
 
     def check(self) -> None:
-        """Check what every dialect has in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
+        """Check what all dialects have in common: tools, calls, and how a conversation ends. Raise InvalidRequest."""
         with self.in_words_of_client():
             for ask in self.asks:
                 if isinstance(ask, Chat):
@@ -81,9 +82,9 @@ class NeutralRequest:
         return in_words_of_client(self.names)
 
     def suited_to(self, capabilities: Capabilities) -> tuple[NeutralRequest, list[str]]:
-        """Return the request without a wish about thinking that the model has no use for, and the client's names of it.
+        """Return the request without thinking parameters that the model has no use for, and their names in the request.
 
-        A wish that is true anyway is not named: no thinking from a model that never thinks, thinking from one that
+        A parameter that holds anyway is not named: no thinking for a model that never thinks, thinking for one that
         always does.
         """
         controls = (capabilities.thinking_switch, capabilities.thinking_levels)
@@ -104,7 +105,7 @@ class NeutralRequest:
     def honoured_by(self, options: ChatOptions, can: Capabilities | None = None) -> tuple[NeutralRequest, list[str]]:
         """Return the request without what the entry's model does not honour, and the client's names of that.
 
-        `can`: what is known of the model, if it has been loaded. Raise InvalidRequest if there is any, unless the
+        `can` is what is known of the model, if it has been loaded. Raise InvalidRequest if there is any, unless the
         entry says `unsupported: warn`.
         """
         can = can or capabilities(options, None)
@@ -145,18 +146,18 @@ class NeutralRequest:
 
     @property
     def count(self) -> int:
-        """Number of answers."""
+        """Number of choices."""
         return sum(ask.n for ask in self.asks)
 
     @property
     def may_be_relaxed(self) -> bool:
-        """True if the reply may have to say that a schema is not kept to the letter."""
+        """True if the reply may have to say that a schema is not fully enforced."""
         return any(_may_be_relaxed(ask) for ask in self.asks)
 
     def for_entry(self, options: ChatOptions) -> tuple[list[Chat | Complete], list[str]]:
-        """Return the engine's requests, and the client's names of the parameters that a lock overrules.
+        """Return the engine's requests, and the client's names of the parameters that locks override.
 
-        What the client set comes before the entry's defaults, and the entry's locks come before both.
+        The client's values override the entry's defaults, and the entry's locks override both.
         """
         said = self.said.model_dump(exclude_none=True)
         locked = options.locked.model_dump(exclude_none=True)
@@ -183,7 +184,7 @@ class NeutralRequest:
     def _forwarded(
         self, ask: Chat | Complete, defaults: Mapping[str, Any], locked: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """Return the body to forward: what the client wrote, over the entry's defaults and under its locks."""
+        """Return the body to forward: the client's values, over the entry's defaults and under its locks."""
         if ask.original is None:
             return None
         body = dict(ask.original)
@@ -201,18 +202,18 @@ def _check_tools(chat: Chat) -> None:
     names: list[str] = []
     for tool in chat.tools:
         if tool.name in names:
-            raise InvalidRequest(f"The tool {tool.name!r} is there twice; names must differ.", param="tools")
+            raise InvalidRequest(f"The tool name {tool.name!r} is used twice; names must differ.", param="tools")
         names.append(tool.name)
     if chat.tool_name is not None and chat.tool_name not in names:
         raise unknown_tool(chat.tool_name, names)
     if chat.tool_choice == "required" and not names:
-        raise InvalidRequest("tool_choice is 'required' and there are no tools.", param="tool_choice")
+        raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
     if chat.tool_choice == "required" and chat.form is not None:
-        raise InvalidRequest("An answer cannot be a tool call and have another form, too.", param="tool_choice")
+        raise InvalidRequest("A response cannot both be a tool call and have another form.", param="tool_choice")
 
 
 def unknown_tool(name: str, names: Sequence[str]) -> InvalidRequest:
-    """Return the refusal of a tool that the model must call and that is not there."""
+    """Return the error for a required tool that does not exist."""
     return InvalidRequest(
         f"tool_choice names {name!r}; the tools are: {', '.join(names) or 'none'}.", param="tool_choice"
     )
@@ -241,26 +242,26 @@ def _check_turns(chat: Chat) -> None:
 
 
 def honoured(options: ChatOptions, can: Capabilities) -> frozenset[str]:
-    """Return what an entry's model honours: what its backend does, without the media that the model cannot read."""
+    """Return what an entry's model honours: what its backend honours, without media that the model cannot accept."""
     return (options.honours - MEDIA) | media(options, can)
 
 
 @dataclass(frozen=True)
 class Unhonoured:
-    """Something that a request asks for and its backend does not honour."""
+    """Part of a request that its backend does not honour."""
 
     name: str
     """Name, as in `ChatOptions.honours`."""
     param: str
-    """Place in the client's request."""
+    """Its place in the client's request."""
     code: str = "unsupported_parameter"
 
     def error(self, backend: str, model: str, reads: Set[str]) -> InvalidRequest:
-        """Return the refusal. `reads`: the media that the model reads."""
+        """Return the error. `reads` are the media that the model accepts."""
         if self.name in MEDIA:
             what = " and ".join(["text", *sorted(reads)]) if reads else "text only"
             return InvalidRequest(
-                f"The model {shown(model)} reads {what}, and the request has a part of type {self.name}. Choose a "
+                f"The model {shown(model)} accepts {what}, but the request has a part of type {self.name}. Choose a "
                 f"model whose `input` in /v1/models names {self.name}, or leave the part out.",
                 param=self.param,
                 code=self.code,
@@ -283,11 +284,11 @@ _NOTHING: Final[Mapping[str, Mapping[str, Any]]] = {
     "continue_final_message": {"continues": False},
     "echo": {"echo": False},
 }
-"""The fields of a request that does not ask for a feature."""
+"""Fields of a request that uses no feature."""
 
 
 def _features(ask: Chat | Complete) -> Iterator[str]:
-    """Yield the TEXT_FEATURES that a request asks for."""
+    """Yield the TEXT_FEATURES that a request uses."""
     if ask.form is not None:
         yield form_param(ask)
     if ask.n > 1:

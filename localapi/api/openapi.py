@@ -1,7 +1,7 @@
-"""`GET /openapi.json`: the API as a document, made from the OPERATIONS that stand beside the routes.
+"""`GET /openapi.json`: the API as a document, made from the OPERATIONS beside the routes.
 
-Which errors there are is the tree of `errors`. A route without an operation, or an operation without a route, is a bug
-that a test finds.
+The possible errors come from the tree of `errors`. A route without an operation, or an operation without a route, is a
+bug that a test finds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def routes() -> Blueprint:
     return blueprint
 
 
-OPERATIONS: Final[Operations] = {("GET", "/openapi.json"): Operation(summary="This document.", content={JSON: None})}
+OPERATIONS: Final[Operations] = {
+    ("GET", "/openapi.json"): Operation(summary="Get this document.", content={JSON: None})
+}
 _OF_NO_KIND: Final = (
     ("models", models.OPERATIONS),
     ("status", {**health.OPERATIONS, **status.OPERATIONS, **status_events.OPERATIONS, **metrics.OPERATIONS}),
@@ -71,11 +73,11 @@ _OF_NO_KIND: Final = (
     ),
     ("documents", {**OPERATIONS, **console.OPERATIONS}),
 )
-"""Endpoints that no kind brings, by the tag that they get."""
+"""Endpoints of no particular kind, by tag."""
 
 
 def tagged() -> dict[str, Operations]:
-    """Return all operations by their tag, which is the kind's name for those that a kind brings."""
+    """Return all operations by tag, which is the kind's name for the endpoints of a kind."""
     found: dict[str, Operations] = {}
     for kind in KINDS.values():
         of_kind: dict[tuple[str, str], Operation] = {}
@@ -86,7 +88,7 @@ def tagged() -> dict[str, Operations]:
 
 
 def operations() -> Operations:
-    """Return all operations by their method and path."""
+    """Return all operations by method and path."""
     return {endpoint: operation for found in tagged().values() for endpoint, operation in found.items()}
 
 
@@ -115,7 +117,7 @@ def document() -> Schema:
         "info": {
             "title": "localapi",
             "version": localapi.__version__,
-            "description": "OpenAI's API for the language and speech models of one machine.",
+            "description": "OpenAI-compatible API for the language and speech models of one machine.",
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"bearer": []}, {"key": []}],
@@ -194,7 +196,7 @@ def _schemas() -> Schema:
 
 
 def _as_sent(schema: Schema) -> Schema:
-    """Return a reply's schema as it is true of what is sent: fields with a default are there, and no others."""
+    """Return a reply's schema as it is sent: fields with a default are always present, and there are no others."""
     if "properties" not in schema:
         return schema
     sent = [key for key, part in schema["properties"].items() if key in schema.get("required", []) or "default" in part]
@@ -206,7 +208,7 @@ def _as_sent(schema: Schema) -> Schema:
 
 
 def _with_fields_of_kinds(schemas: Schema) -> Schema:
-    """Put what each kind adds to a model object into the schema that all lists of models refer to."""
+    """Add the fields of each kind to the schema of model objects, to which all lists of models refer."""
     described = schemas[ModelObject.__name__]
     properties = dict(described["properties"])
     for kind in KINDS.values():
@@ -214,13 +216,13 @@ def _with_fields_of_kinds(schemas: Schema) -> Schema:
             continue
         for key, part in schemas.pop(kind.model.__name__)["properties"].items():
             if key not in described["properties"]:
-                about = f"Only of {kind} models. {part.get('description', '')}".strip()
+                about = f"Only for {kind} models. {part.get('description', '')}".strip()
                 properties.setdefault(key, {**part, "description": about})
     return {**schemas, ModelObject.__name__: {**described, "properties": properties}}
 
 
 def _null_is_unset(schema: Schema) -> Schema:
-    """Return a body's schema in which null is the same as leaving a key out, whatever the key's type."""
+    """Return a body's schema in which null is the same as omitting a key, whatever the key's type."""
     required = schema.get("required", [])
     null = {"type": "null"}
     properties = {

@@ -1,6 +1,6 @@
-"""Declarations of endpoints: each module of endpoints has its OPERATIONS beside its routes.
+"""Declarations of endpoints: each module with endpoints has its OPERATIONS beside its routes.
 
-`openapi` makes the document of them, and `body_limits` asks them how large a body may be.
+`openapi` makes the document from them, and `body_limits` the maximum sizes of bodies.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 Shape = type[msgspec.Struct] | UnionType
-"""The struct that is sent, or a union of them."""
+"""Struct that is sent, or a union of structs."""
 Content = Mapping[str, Shape | None]
-"""Content types of a reply, and what is sent if it is JSON."""
+"""Content types of a reply, with the struct for JSON."""
 
 MEGABYTE: Final = 2**20
 MAX_BODY_BYTES: Final = 16 * MEGABYTE
@@ -39,14 +39,14 @@ class Operation:
     body_type: str = JSON
     """Content type of the body."""
     example: Mapping[str, Any] = field(default_factory=dict)
-    """A body to try it with; its `model` is filled in."""
+    """Example of a body; its `model` is filled in."""
     max_body_bytes: int = MAX_BODY_BYTES
     errors: frozenset[int] = frozenset()
-    """Statuses with an error object, beside those that every endpoint may give."""
+    """Statuses with an error object, besides those that every endpoint may return."""
     error: Shape | None = None
-    """The error object; None: OpenAI's."""
+    """Error object; None for OpenAI's."""
     others: Mapping[int, Shape] = field(default_factory=dict)
-    """Statuses whose reply is no error object."""
+    """Statuses whose reply is not an error object."""
     parameters: tuple[Schema, ...] = ()
 
 
@@ -58,6 +58,6 @@ MODEL_ID: Final[Schema] = {
     "in": "path",
     "required": True,
     "schema": {"type": "string"},
-    "description": "An id or an alias; slashes may be percent-encoded or not.",
+    "description": "Id or alias; slashes may be percent-encoded.",
 }
-"""The parameter of paths that name a model."""
+"""Parameter of paths that name a model."""

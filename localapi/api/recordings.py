@@ -1,4 +1,7 @@
-"""Recordings in messages: checked before anything decodes them. Their length is found while a worker decodes them."""
+"""Recordings in messages: checked before anything decodes them.
+
+Their length is known only when a worker decodes them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _BAD_AUDIO: Final = "invalid_audio"
 
 
 def with_recordings(request: NeutralRequest, limits: RecordingLimits) -> NeutralRequest:
-    """Return the request with what the files of its recordings are. Raise InvalidRequest."""
+    """Return the request with the formats of its recordings. Raise InvalidRequest."""
     said = iter(request.names.get("audio", ()))
     count = 0
 
@@ -34,7 +37,7 @@ def with_recordings(request: NeutralRequest, limits: RecordingLimits) -> Neutral
             count += 1
             if count > limits.count:
                 raise InvalidRequest(
-                    f"The maximum of recordings in a request to this model is {limits.count} (max_recordings).",
+                    f"This model accepts at most {limits.count} recordings in a request (max_recordings).",
                     param=param,
                     code=_TOO_LARGE,
                 )
@@ -58,14 +61,14 @@ def with_recordings(request: NeutralRequest, limits: RecordingLimits) -> Neutral
 def _checked(part: AudioPart, param: str, limits: RecordingLimits) -> AudioPart:
     if len(part.data) > limits.megabytes * _MEGABYTE:
         raise InvalidRequest(
-            f"The recording is larger than {limits.megabytes} MiB, the maximum of this model (max_recording_mb).",
+            f"The recording is larger than {limits.megabytes} MiB, the maximum for this model (max_recording_mb).",
             param=param,
             code=_TOO_LARGE,
         )
     container = container_of(part.data)
     if container is None:
         raise InvalidRequest(
-            "The recording cannot be read: it is no audio file of a known kind. Send a WAV or an MP3.",
+            "The recording is not an audio file of a known format. Send WAV or MP3.",
             param=param,
             code=_BAD_AUDIO,
         )

@@ -1,4 +1,4 @@
-"""`POST /v1/rerank`, in the shape of Cohere's and Jina's: how well documents answer a query."""
+"""`POST /v1/rerank`, in Cohere's and Jina's form: how well documents answer a query."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATHS: Final = ("/v1/rerank", "/v2/rerank")
 
 
 class Document(BaseModel):
-    """A document with fields, of which the text is read."""
+    """Document with fields, of which the text is used."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -37,22 +37,24 @@ class Document(BaseModel):
 
 
 class RerankRequest(BaseModel):
-    """A query, and documents that may answer it."""
+    """Query, and documents that may answer it."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_DOCUMENTS)]
-    top_n: Annotated[int | None, Field(ge=1, description="How many of the best to return. Default: all.")] = None
-    return_documents: Annotated[bool, Field(description="Return the documents, too.")] = False
+    top_n: Annotated[
+        int | None, Field(ge=1, description="Maximum number of documents to return, the best first. Default: all.")
+    ] = None
+    return_documents: Annotated[bool, Field(description="Also return the documents.")] = False
     truncate: Annotated[
-        bool | None, Field(description="Drop the end of a document that is too long, instead of refusing it.")
+        bool | None, Field(description="Truncate documents that are too long, instead of refusing them.")
     ] = None
 
 
 class Result(Struct, kw_only=True):
-    """A document's score."""
+    """Score of a document."""
 
     index: int
     """Place in the request."""
@@ -69,7 +71,7 @@ class RerankUsage(Struct):
 
 
 class RerankReply(Struct, kw_only=True):
-    """The documents, the best first."""
+    """Documents, the best first."""
 
     id: str
     model: str
@@ -129,12 +131,12 @@ def written(request: RerankRequest, got: Ranked) -> RerankReply:
 
 
 def best(got: Ranked) -> list[int]:
-    """Return the places of the documents, the best first. Those of equal scores stay in their order."""
+    """Return the places of the documents, the best first. Documents with equal scores keep their order."""
     return sorted(range(len(got.scores)), key=lambda index: -got.scores[index])
 
 
 RERANK_OPERATION: Final = Operation(
-    summary="Scores of documents for a query.",
+    summary="Score documents for a query.",
     content={JSON: RerankReply},
     body=RerankRequest,
     example={"query": "Where does the cat sleep?", "documents": ["The cat sleeps on the sofa.", "It rains."]},

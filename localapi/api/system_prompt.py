@@ -1,4 +1,4 @@
-"""The system prompt that a variant of a model adds to conversations, or puts in place of theirs."""
+"""System prompt that a variant of a model adds to conversations, or that replaces theirs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SystemPrompt:
     usual: str | None
     """Prompt for conversations without one."""
     locked: str | None
-    """Prompt in place of what the client sent."""
+    """Prompt that replaces the client's."""
 
     def applied(self, ask: Chat | Complete) -> Chat | Complete:
-        """Return the request with the prompt. A text to complete has no place for one."""
+        """Return the request with the prompt. Completions have no place for one."""
         if not isinstance(ask, Chat) or (self.locked is None and self.usual is None):
             return ask
         own = [message for message in ask.messages if message.role in _ROLES]
@@ -35,12 +35,12 @@ class SystemPrompt:
         return msgspec.structs.replace(ask, messages=[Message("system", self.usual), *others])
 
     def overrules(self, ask: Chat) -> bool:
-        """Return True if the client sent another prompt than the locked one."""
+        """Return True if the client sent a prompt other than the locked one."""
         own = [message for message in ask.messages if message.role in _ROLES]
         return self.locked is not None and any(message.text != self.locked for message in own)
 
     def applied_to_original(self, messages: list[Any]) -> list[Any]:
-        """Return the messages of a body in OpenAI's form, which is forwarded, with the prompt."""
+        """Return the messages of a forwarded body in OpenAI's form, with the prompt."""
         own = [each for each in messages if isinstance(each, Mapping) and each.get("role") in _ROLES]
         if self.locked is not None:
             others = [each for each in messages if each not in own]

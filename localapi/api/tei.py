@@ -1,4 +1,4 @@
-"""The forms of Text Embeddings Inference: `POST /embed`, and the body with `texts` that `/rerank` also takes.
+"""Requests in the form of Text Embeddings Inference: `POST /embed`, and the body with `texts` for `/rerank`.
 
 Such a server has one model, so its clients name none.
 """
@@ -27,7 +27,7 @@ from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Ranked
 
 LEAST: Final = 1e-30
-"""Stands for 0 where a logarithm is needed, as a rounded score may be 0 or 1."""
+"""Stands for 0 where a logarithm is needed, because a rounded score may be 0 or 1."""
 
 
 class TeiRequest(BaseModel):
@@ -44,22 +44,24 @@ class TeiRequest(BaseModel):
 
 
 class TeiEmbedRequest(TeiRequest):
-    """Texts that are to become vectors."""
+    """Texts to embed."""
 
     inputs: Inputs
-    normalize: Annotated[Literal[True], Field(description="Vectors always have the length 1.")] = True
+    normalize: Annotated[Literal[True], Field(description="Vectors always have length 1.")] = True
     prompt_name: InputType | None = None
     dimensions: Annotated[int | None, Field(ge=1)] = None
 
 
 class TeiRerankRequest(TeiRequest):
-    """A query, and texts that may answer it."""
+    """Query, and texts that may answer it."""
 
     query: Annotated[str, Field(min_length=1)]
     texts: Annotated[list[str], Field(min_length=1, max_length=rerank.MOST_DOCUMENTS)]
     raw_scores: Annotated[bool, Field(description="Return log-odds instead of numbers from 0 to 1.")] = False
     return_text: bool = False
-    top_n: Annotated[int | None, Field(ge=1, description="Not of these servers, but sent by a client.")] = None
+    top_n: Annotated[int | None, Field(ge=1, description="Not part of this API, but sent by one of its clients.")] = (
+        None
+    )
 
 
 class TeiRank(Struct, kw_only=True):
@@ -112,7 +114,7 @@ def only_model(registry: Registry, kind: Kind) -> str:
     names = [entry.id for entry in registry.offered if entry.kind is kind]
     if len(names) != 1:
         raise InvalidRequest(
-            f"Missing required parameter: 'model'. It may be omitted if there is exactly one {kind} model; there are: "
+            f"Missing required parameter: 'model'. It may be omitted if there is exactly one {kind} model; available: "
             f"{', '.join(names) or 'none'}.",
             param="model",
             code="missing_required_parameter",
@@ -136,7 +138,7 @@ def written(request: TeiRerankRequest, got: Ranked) -> list[TeiRank]:
 OPERATIONS: Final[Operations] = {
     ("POST", "/rerank"): rerank.RERANK_OPERATION,
     ("POST", "/embed"): Operation(
-        summary="Vectors of texts, in the form of Text Embeddings Inference.",
+        summary="Embed texts, in the form of Text Embeddings Inference.",
         content={JSON: None},
         body=TeiEmbedRequest,
         example={"inputs": ["A cat sits on the mat."]},

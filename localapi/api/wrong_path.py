@@ -8,12 +8,12 @@ from difflib import SequenceMatcher
 from typing import Final
 
 MAX_SHOWN: Final = 200
-"""Characters of a path that are looked at and shown."""
+"""Maximum characters of a path that are examined and shown."""
 CHAT: Final = "/v1/chat/completions"
 _NOT_NAMED: Final = ("/admin/", "/console/")
 _WORD: Final = re.compile(r"[a-z]+")
 _SAME_WORD: Final = 0.8
-"""Letters in common, as a share: "model" and "models", "completion" and "completions"."""
+"""Share of common letters above which two words count as one: "model" and "models", "completion" and "completions"."""
 
 
 def no_such_path(method: str, path: str, routes: Iterable[tuple[str, str]]) -> str:
@@ -22,16 +22,16 @@ def no_such_path(method: str, path: str, routes: Iterable[tuple[str, str]]) -> s
     found = nearest(asked, [route for _, route in routes])
     said = f"There is nothing at {method} {asked}; the nearest path is {found}"
     if asked.startswith(f"{found}/"):
-        return f"{said}."  # the client has found the API, which lacks this
+        return f"{said}."  # the client has found the API, which lacks this path
     example = "" if found == CHAT else f", as in {CHAT}"
     return f"{said}, and OpenAI's API is under /v1{example}."
 
 
 def nearest(path: str, routes: Iterable[str]) -> str:
-    """Return the route that a path was most likely meant to be; none of those that administer the server.
+    """Return the route that a path was most likely meant to be, excluding administration.
 
-    Words come before letters: `/api/chat` is nearer to `/v1/chat/completions` than to `/status`. A path that has no
-    word of any route is most likely one of OpenAI's API that this server does not have.
+    Words count more than letters: `/api/chat` is nearer to `/v1/chat/completions` than to `/status`. A path that has no
+    word of any route is most likely a part of OpenAI's API that this server lacks.
     """
     candidates = sorted({route for route in routes if not route.startswith(_NOT_NAMED) and route != "/"})
     words = {route: _common_words(path, route) for route in candidates}

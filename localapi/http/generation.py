@@ -211,7 +211,7 @@ class Generation:
             await prepare(lease)
         requests = requests_for(lease)
         numbers = ", ".join(str(each.id) for each in requests)
-        log.debug("%s: the worker calls it request %s", request_context.current().id, numbers)
+        log.debug("%s: request %s in the worker", request_context.current().id, numbers)
         if self._trace is not None:
             self._trace.ask(requests)
         self._first_text, self.relaxed = None, []

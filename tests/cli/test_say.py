@@ -100,7 +100,7 @@ def test_a_dry_run_shows_the_script_and_needs_no_server(folder: Path, server: Se
     ("arguments", "reason"),
     [
         (["..."], "nothing that can be spoken"),
-        (["x" * 501], "takes 500 at once"),
+        (["x" * 501], "accepts 500 at once"),
         (["hi", "-o", "a.doc"], "has no known suffix"),
         (["hi", "-o", "a.m4a"], "has no known suffix"),  # that is MP4, and AAC comes without a container
         (["hi", "-o", "missing/a.mp3"], "cannot be written"),

@@ -57,7 +57,7 @@ def test_each_line_is_an_object_that_says_when_who_and_what(tmp_path: Path) -> N
     of_request = [line for line in lines if line.get("request_id") == request_id]
     done = of_request[-1]
     assert (done["model"], done["key"], done["level"]) == ("demo", "laptop", "info")
-    assert any("the worker calls it request" in line["message"] for line in of_request)
+    assert any("in the worker" in line["message"] for line in of_request)
     loading = next(line for line in lines if line["message"] == "demo: loading")
     assert loading["model"] == "demo"
     assert "request_id" not in loading  # others may wait for the same load

@@ -17,33 +17,33 @@ from localapi.runtime.registry import Registry
 
 
 def routes(registry: Registry, reloader: Reloader) -> Blueprint:
-    """All of them. A model is named by its id or an alias."""
+    """Return all of them. A model is named by its id or an alias."""
     blueprint = Blueprint("admin", __name__)
 
     @blueprint.post("/admin/reload")
     async def reload() -> Response:
-        """Follow the manifest as it is now."""
+        """Read and apply the manifest now."""
         attempt = await reloader.reload()
         return json_reply(describe_attempt(attempt), status=200 if attempt.ok else 422)
 
     @blueprint.post("/admin/models/<path:name>/load")
     async def load(name: str) -> Response:
-        """Load a model if it is not loaded; reply when it is. Raise LoadFailed."""
+        """Load a model if it is not loaded; reply once it is. Raise LoadFailed."""
         return _reply(await by_hand.load(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/unload")
     async def unload(name: str) -> Response:
-        """End a model's worker when its requests have ended. Raise ModelInUse."""
+        """End a model's worker once its requests have ended. Raise ModelInUse."""
         return _reply(await by_hand.unload(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/pin")
     async def pin(name: str) -> Response:
-        """Load a model and keep it loaded until it is unpinned or the server ends. Raise LoadFailed."""
+        """Load a model and keep it loaded until it is unpinned or the server stops. Raise LoadFailed."""
         return _reply(await by_hand.pin(registry, name))
 
     @blueprint.post("/admin/models/<path:name>/unpin")
     async def unpin(name: str) -> Response:
-        """Treat a model as the manifest says again."""
+        """Undo a pin, so that the manifest decides again."""
         return _reply(by_hand.unpin(registry, name))
 
     return blueprint
@@ -55,15 +55,15 @@ def _of_model(summary: str, *errors: int) -> Operation:
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/admin/reload"): Operation(
-        summary="Reads the manifest now.",
+        summary="Reload the manifest now.",
         content={JSON: AttemptReply},
         errors=frozenset({503}),
         others={422: AttemptReply},
     ),
-    ("POST", "/admin/models/{id}/load"): _of_model("Loads a model.", 404, 429, 503),
-    ("POST", "/admin/models/{id}/unload"): _of_model("Ends a model's worker.", 404, 409, 503),
-    ("POST", "/admin/models/{id}/pin"): _of_model("Loads a model and keeps it loaded.", 404, 429, 503),
-    ("POST", "/admin/models/{id}/unpin"): _of_model("Treats a model as the manifest says again.", 400, 404, 503),
+    ("POST", "/admin/models/{id}/load"): _of_model("Load a model.", 404, 429, 503),
+    ("POST", "/admin/models/{id}/unload"): _of_model("Unload a model.", 404, 409, 503),
+    ("POST", "/admin/models/{id}/pin"): _of_model("Load a model and keep it loaded.", 404, 429, 503),
+    ("POST", "/admin/models/{id}/unpin"): _of_model("Undo a pin.", 400, 404, 503),
 }
 
 

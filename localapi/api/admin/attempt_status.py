@@ -1,4 +1,4 @@
-"""The passes of the reloader in `GET /status`: what each changed, or the problems that it found."""
+"""Passes of the reloader in `GET /status`: the changes of each, or the problems that it found."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from localapi.reload.reloader import Attempt
 
 
 class ExcerptReply(Struct, kw_only=True):
-    """Lines of a file as they were read, with what may be secret hidden."""
+    """Lines of a file as they were read, with possible secrets hidden."""
 
     first_line: int
     lines: list[str]
 
 
 class ProblemReply(Struct, kw_only=True):
-    """One thing that is wrong in the manifest."""
+    """One problem in the manifest."""
 
     source: str
     line: int | None
@@ -40,7 +40,7 @@ class ChangesReply(Struct, kw_only=True):
 
 
 class AttemptReply(Struct, kw_only=True):
-    """Outcome of one reading of the manifest: the changes, or the problems that prevented them."""
+    """Result of reading the manifest: the changes, or the problems that prevented them."""
 
     at: float
     ok: bool
@@ -51,7 +51,7 @@ class AttemptReply(Struct, kw_only=True):
 
 
 def describe_attempt(attempt: Attempt) -> AttemptReply:
-    """Return the outcome of one pass of the reloader."""
+    """Return the result of one pass of the reloader."""
     return AttemptReply(
         at=attempt.at,
         ok=attempt.ok,
@@ -63,5 +63,5 @@ def describe_attempt(attempt: Attempt) -> AttemptReply:
 
 
 def problem_replies(problems: Sequence[Problem]) -> list[ProblemReply]:
-    """Return problems of the manifest as they are sent."""
+    """Return problems of the manifest in the form in which they are sent."""
     return msgspec.convert(problems, list[ProblemReply], from_attributes=True)

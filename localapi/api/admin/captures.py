@@ -1,4 +1,4 @@
-"""`/admin/captures`: the latest requests to models and their replies, if the manifest has them kept."""
+"""`/admin/captures`: the latest requests to models and their replies, if the manifest asks to keep them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BodyReply(Struct, kw_only=True):
 
     content_type: str
     bytes: int
-    text: Annotated[str | None, Meta(description="Null if it is no text, or contents are not kept.")]
+    text: Annotated[str | None, Meta(description="Null if it is not text, or if contents are not kept.")]
     cut: Annotated[bool, Meta(description="True if a part is missing.")]
 
 
@@ -70,7 +70,7 @@ def routes(captures: Captures, rights: EditRights) -> Blueprint:
         rights.check_private()
         found = captures.get(capture_id)
         if found is None:
-            raise NotFound(f"There is no capture {capture_id[:100]!r}; it may have made room for newer ones.")
+            raise NotFound(f"There is no capture {capture_id[:100]!r}; it may have been replaced by newer ones.")
         return json_reply(
             WholeCaptureReply(capture=_described(found), request=_body(found.request), reply=_body(found.reply))
         )
@@ -89,7 +89,7 @@ _ID: Final = {
     "in": "path",
     "required": True,
     "schema": {"type": "string"},
-    "description": "An id from the list.",
+    "description": "Id from the list.",
 }
 OPERATIONS: Final[Operations] = {
     ("GET", "/admin/captures"): Operation(summary="The latest requests to models.", content={JSON: CapturesReply}),
@@ -99,7 +99,7 @@ OPERATIONS: Final[Operations] = {
         errors=frozenset({404}),
         parameters=(_ID,),
     ),
-    ("POST", "/admin/captures/clear"): Operation(summary="Forgets all of them.", content={JSON: CapturesReply}),
+    ("POST", "/admin/captures/clear"): Operation(summary="Delete all of them.", content={JSON: CapturesReply}),
 }
 
 

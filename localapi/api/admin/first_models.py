@@ -1,4 +1,4 @@
-"""`GET /admin/first-models`: a short list of models to begin with, and which of them fit this machine."""
+"""`GET /admin/first-models`: a short list of models to start with, and which of them fit this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from localapi.system.threads import aside
 class FirstModelReply(Struct, kw_only=True):
     """One model of the list."""
 
-    id: Annotated[str, Meta(description="Id to give its entry.")]
+    id: Annotated[str, Meta(description="Suggested id of its entry.")]
     kind: str
     backend: str
     repository: str
@@ -28,17 +28,17 @@ class FirstModelReply(Struct, kw_only=True):
     memory_bytes: int
     licence: str
     good_at: str
-    fits: Annotated[bool, Meta(description="True if it fits into the memory for models, while it is alone.")]
+    fits: Annotated[bool, Meta(description="True if it fits into the memory for models, with no other model loaded.")]
     suggested: bool
     downloaded: bool
     entries: Annotated[list[str], Meta(description="Ids of the manifest's entries that use it.")]
 
 
 class FirstModelsReply(Struct, kw_only=True):
-    """Models to begin with, the smallest first, and the memory that there is for them."""
+    """Models to start with, the smallest first, and the memory available for them."""
 
-    total_bytes: Annotated[int, Meta(description="All memory of the machine.")]
-    available_bytes: Annotated[int, Meta(description="Memory that is free now.")]
+    total_bytes: Annotated[int, Meta(description="Total memory of the machine.")]
+    available_bytes: Annotated[int, Meta(description="Currently free memory.")]
     usable_bytes: Annotated[
         int, Meta(description="Memory for models: the manifest's budget, or most of the machine's.")
     ]
@@ -62,7 +62,7 @@ def routes(registry: Registry) -> Blueprint:
 
 OPERATIONS: Final[Operations] = {
     ("GET", "/admin/first-models"): Operation(
-        summary="Models to begin with, and which of them fit this machine.", content={JSON: FirstModelsReply}
+        summary="Models to start with, and which of them fit this machine.", content={JSON: FirstModelsReply}
     )
 }
 

@@ -14,7 +14,7 @@ from localapi.runtime.registry import Registry
 
 
 class Health(Struct, kw_only=True):
-    """Health of the server, with the models that it waits for or that did not load."""
+    """Health of the server, with the models that it waits for or that failed to load."""
 
     status: Literal["ok", "ready", "loading", "failed", "shutting down"]
     models: list[str] | UnsetType = UNSET
@@ -48,8 +48,10 @@ def routes(registry: Registry, draining: Callable[[], bool]) -> Blueprint:
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/health"): Operation(summary="Whether the server lives.", content={JSON: Health}),
-    ("GET", "/health/ready"): Operation(summary="Whether it can answer.", content={JSON: Health}, others={503: Health}),
+    ("GET", "/health"): Operation(summary="Check that the server is running.", content={JSON: Health}),
+    ("GET", "/health/ready"): Operation(
+        summary="Check that the server can answer.", content={JSON: Health}, others={503: Health}
+    ),
 }
 
 

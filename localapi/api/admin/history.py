@@ -1,4 +1,4 @@
-"""`GET /admin/history`: the usage of models and API keys by hours and by days, over restarts."""
+"""`GET /admin/history`: the usage of models and API keys by hour and day, kept across restarts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from localapi.observability.usage_history import Period
 from localapi.observability.usage_keeper import UsageKeeper
 
 _AMOUNTS = Meta(
-    description="Amounts by name and count: requests, the counters of /metrics, memory_bytes (the largest), and "
-    "answers and token_seconds, whose quotient is tokens per second."
+    description="Amounts by name and count: requests, the counters of /metrics, memory_bytes (maximum), and answers "
+    "and token_seconds, from which tokens per second can be computed."
 )
 
 
@@ -22,18 +22,18 @@ class PeriodReply(Struct, kw_only=True):
     """An hour or a day."""
 
     start: Annotated[int, Meta(description="Unix time.")]
-    memory_bytes: Annotated[float, Meta(description="The largest amount that all models together had.")]
+    memory_bytes: Annotated[float, Meta(description="Maximum memory of all models together.")]
     models: Annotated[dict[str, dict[str, float]], _AMOUNTS]
     keys: Annotated[dict[str, dict[str, float]], _AMOUNTS]
 
 
 class HistoryReply(Struct, kw_only=True):
-    """The last days, the oldest first. Periods in which nothing was loaded or asked are left out."""
+    """The last days, the oldest first. Periods without activity are omitted."""
 
     enabled: Annotated[bool, Meta(description="False if the manifest has `history: false`.")]
-    file: Annotated[str | None, Meta(description="Where it is kept; null if it cannot be.")]
+    file: Annotated[str | None, Meta(description="Where it is stored; null if it cannot be stored.")]
     hours: Annotated[list[PeriodReply], Meta(description="Seven days.")]
-    days: Annotated[list[PeriodReply], Meta(description="Ninety days; they begin at midnight of the server's clock.")]
+    days: Annotated[list[PeriodReply], Meta(description="Ninety days, each from midnight in the server's time zone.")]
 
 
 def routes(usage: UsageKeeper) -> Blueprint:
@@ -57,7 +57,7 @@ def routes(usage: UsageKeeper) -> Blueprint:
 
 OPERATIONS: Final[Operations] = {
     ("GET", "/admin/history"): Operation(
-        summary="What models and keys were used for, by hours and days.", content={JSON: HistoryReply}
+        summary="Usage of models and keys by hour and day.", content={JSON: HistoryReply}
     )
 }
 

@@ -15,7 +15,7 @@ from localapi.runtime.registry import Registry
 
 
 class NodeReply(Node, frozen=True, kw_only=True):
-    """A machine of the cluster, and the models that are on it."""
+    """Machine of the cluster, with the models on it."""
 
     models: list[str]
 
@@ -35,7 +35,7 @@ class PeerReply(Struct, kw_only=True):
     name: str
     at: str
     healthy: Annotated[bool | None, Meta(description="Null until it has been asked.")]
-    error: Annotated[str | None, Meta(description="Why it cannot be used.")]
+    error: Annotated[str | None, Meta(description="Reason why it cannot be used.")]
     seen_at: Annotated[float | None, Meta(description="Time of its last answer.")]
     models: Count
 
@@ -46,7 +46,7 @@ def describe_peer(peer: Peer) -> PeerReply:
         at=peer.options.host,
         healthy=peer.fault is None if peer.is_known else None,
         error=peer.fault.message if peer.fault is not None else None,
-        # By the minute: it changes with every answer.
+        # rounded to minutes, because it changes with every response
         seen_at=peer.seen_at // 60 * 60 if peer.seen_at is not None else None,
         models=len(peer.models),
     )

@@ -1,6 +1,7 @@
-"""`/admin/manifest`: the manifest's files as data, what a change would do, saving the change, and taking it back.
+"""`/admin/manifest`: the manifest's files as data, the effect of a change, saving a change, and undoing it.
 
-The files stay the truth: a change is for one file with one digest, and refused if an editor has saved it meanwhile.
+The files are authoritative: a change is made for one file with one digest, and refused if an editor has saved the file
+in the meantime.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class ManifestEndpoints:
-    """The endpoints. Whatever touches files runs in a thread."""
+    """The endpoints. Everything that touches files runs in a thread."""
 
     def __init__(
         self, editor: Editor, reloader: Reloader, status: Callable[[], StatusReply], rights: EditRights
@@ -100,11 +101,11 @@ class ManifestEndpoints:
         return json_reply(reply)
 
     async def schema(self) -> Response:
-        """Return the JSON Schema of the file, which forms are made from."""
+        """Return the JSON Schema of the file, from which forms are made."""
         return json_reply(await aside(_schema))
 
     async def plan(self) -> Response:
-        """Return what a change would do, without saving it."""
+        """Return the effect of a change, without saving it."""
         asked, ignored = await _read(EditRequest)
         draft = await self._draft(asked)
         status = self._status()
@@ -112,7 +113,7 @@ class ManifestEndpoints:
         return name_ignored(ignored, json_reply(reply))
 
     async def save(self) -> Response:
-        """Save a change, and have the server read the file."""
+        """Save a change, and let the server read the file."""
         asked, ignored = await _read(EditRequest)
         draft = await self._draft(asked)
         what = ", ".join(str(each.patch()) for each in asked.changes)
@@ -120,11 +121,11 @@ class ManifestEndpoints:
         return self._saved(edit, what, ignored)
 
     async def undo(self) -> Response:
-        """Restore the file as it was before the last save from here."""
+        """Restore the file as before the last save from here."""
         self._rights.check()
         asked, ignored = await _read(UndoRequest)
         edit = await self._aside(lambda: self._editor.undo(asked.sha256))
-        return self._saved(edit, "the last change undone", ignored)
+        return self._saved(edit, "last change undone", ignored)
 
     def _saved(self, edit: Edit, what: str, ignored: list[str]) -> Response:
         log.info("%s: %s saved: %s", request_context.current().id, edit.path, what)
@@ -142,12 +143,12 @@ class ManifestEndpoints:
         return draft
 
     async def _aside(self, call: Callable[[], T], sha256: str | None = None, file: str | None = None) -> T:
-        """Run a call for a file with this digest in a thread, and raise its errors as the client's."""
+        """Run a call for a file with this digest in a thread, and raise its errors as API errors."""
         try:
             return await aside(call)
         except FileChanged as error:
             diff = await aside(lambda: self._editor.changes_since(file, sha256))
-            raise EditConflict(f"{error}. Read it again, and repeat the change.", diff=diff) from None
+            raise EditConflict(f"{error}. Reload it, and repeat the change.", diff=diff) from None
         except CannotEdit as error:
             raise EditRefused(f"{error}.") from None
         except ManifestError as error:
@@ -155,7 +156,7 @@ class ManifestEndpoints:
 
 
 _CHANGE: Final = Operation(
-    summary="Tells what a change of the manifest would do.",
+    summary="Show what a change of the manifest would do.",
     body=EditRequest,
     example={"sha256": "0" * 64, "changes": [{"section": "chat", "id": "demo", "options": {"pin": True}}]},
     content={JSON: PlanReply},
@@ -164,18 +165,16 @@ _CHANGE: Final = Operation(
 )
 OPERATIONS: Final[Operations] = {
     ("GET", "/admin/manifest"): Operation(
-        summary="The manifest's file as data.",
+        summary="The manifest file as data.",
         content={JSON: ManifestContent},
         others={409: ConflictReply, 422: InvalidReply},
     ),
     ("GET", "/admin/manifest/schema"): Operation(summary="The JSON Schema of the manifest.", content={JSON: None}),
     ("POST", "/admin/manifest/plan"): _CHANGE,
-    ("POST", "/admin/manifest/save"): replace(
-        _CHANGE, summary="Changes the manifest's file.", content={JSON: SavedReply}
-    ),
+    ("POST", "/admin/manifest/save"): replace(_CHANGE, summary="Change the manifest file.", content={JSON: SavedReply}),
     ("POST", "/admin/manifest/undo"): replace(
         _CHANGE,
-        summary="Takes the last change back.",
+        summary="Undo the last change.",
         body=UndoRequest,
         example={"sha256": "0" * 64},
         content={JSON: SavedReply},
@@ -184,7 +183,7 @@ OPERATIONS: Final[Operations] = {
 
 
 def edit_error_body(error: ApiError) -> object:
-    """Return the JSON of an error, with what has changed, or with the problems of the manifest."""
+    """Return the JSON of an error, with the changes since, or with the problems of the manifest."""
     details = error_body(error).error
     if isinstance(error, EditRefused):
         return ConflictReply(error=details, diff=error.diff)
@@ -222,7 +221,7 @@ def _written(each: Written, served: Manifest | None, path: str) -> WrittenReply:
 
 
 def _elsewhere(served: Manifest | None, looks: Sequence[Look]) -> list[ElsewhereReply]:
-    """Return the entries that the server has from other places than these files."""
+    """Return the server's entries that come from elsewhere than these files."""
     here = {(each.section, each.id) for look in looks for each in look.written}
     files = {str(look.path) for look in looks}
     found: list[ElsewhereReply] = []
@@ -231,13 +230,13 @@ def _elsewhere(served: Manifest | None, looks: Sequence[Look]) -> list[Elsewhere
             continue
         said = served.said if served is not None else {}
         origins = [each.origin for key, each in said.items() if key[:2] == (entry.kind.name, entry.id)]
-        if origins and origins[0].source not in files:  # else its file has just lost it
+        if origins and origins[0].source not in files:  # otherwise it has just been removed from its file
             found.append(ElsewhereReply(section=entry.kind.name, id=entry.id, origin=str(origins[0])))
     return found
 
 
 def _plan_reply(draft: Draft, status: StatusReply) -> PlanReply:
-    """Return what a draft does. Blocks, as it asks for the sizes of files."""
+    """Return the effect of a draft. Blocks, because it reads the sizes of files."""
     found = plan(draft.manifest, msgspec.to_builtins(status))
     budget = draft.manifest.server.memory_budget
     changes = [_planned(change, draft.manifest, budget) for change in found.changes]

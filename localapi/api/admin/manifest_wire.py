@@ -20,22 +20,22 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class WrittenReply(Struct, kw_only=True):
-    """An entry, a peer or the server's options, as the file writes them. Marks stand for what may be secret."""
+    """An entry, a peer or the server's options, as written in the file. Marks stand for possible secrets."""
 
     section: str
     id: Annotated[str, Meta(description="Empty for the server's options.")]
-    file: Annotated[str, Meta(description="The manifest's file, or one that it includes.")]
+    file: Annotated[str, Meta(description="The manifest file, or one that it includes.")]
     line: int
     options: dict[str, Any]
-    inherited: Annotated[dict[str, Any], Meta(description="Values that it has from `<<`.")]
+    inherited: Annotated[dict[str, Any], Meta(description="Values inherited by `<<`.")]
     yaml: str
     overridden: Annotated[
-        dict[str, str], Meta(description="Options that a profile or the environment sets, and where.")
+        dict[str, str], Meta(description="Options set by a profile or the environment, with their source.")
     ]
 
 
 class ElsewhereReply(Struct, kw_only=True):
-    """An entry that none of the files has."""
+    """Entry that is in none of the files."""
 
     section: str
     id: str
@@ -47,7 +47,7 @@ class LastSaveReply(Struct, kw_only=True):
 
     what: str
     at: float
-    sha256: Annotated[str, Meta(description="Digest of the file that it made.")]
+    sha256: Annotated[str, Meta(description="Digest of the resulting file.")]
 
 
 class FileDigest(Struct, kw_only=True):
@@ -58,13 +58,13 @@ class FileDigest(Struct, kw_only=True):
 
 
 class ManifestContent(Struct, kw_only=True):
-    """The manifest's file, and those that it includes."""
+    """The manifest file, and the files that it includes."""
 
     path: str
     sha256: Annotated[str | None, Meta(description="Null: there is no file yet.")]
-    files: Annotated[list[FileDigest], Meta(description="The file, and those that it includes.")]
+    files: Annotated[list[FileDigest], Meta(description="The file, and the files that it includes.")]
     profile: str | None
-    refusal: Annotated[str | None, Meta(description="Why it cannot be edited here.")]
+    refusal: Annotated[str | None, Meta(description="Reason why it cannot be edited here.")]
     written: list[WrittenReply]
     elsewhere: list[ElsewhereReply]
     undo: Annotated[LastSaveReply | None, Meta(description="Null if there is nothing to undo.")]
@@ -80,52 +80,54 @@ class PlannedChange(Struct, kw_only=True):
     keys: list[str]
     requests: int
     loads: Annotated[bool, Meta(description="True if it loads at once.")]
-    expected_bytes: Annotated[int | None, Meta(description="Memory that it will take; null if unknown or elsewhere.")]
-    obstacle: Annotated[str | None, Meta(description="Why it will not load.")]
+    expected_bytes: Annotated[
+        int | None, Meta(description="Memory that it will use; null if unknown, or on another machine.")
+    ]
+    obstacle: Annotated[str | None, Meta(description="Reason why it will not load.")]
 
 
 class MemoryFit(Struct, kw_only=True):
-    """Memory after the change, as far as it is known."""
+    """Memory after the change, as far as known."""
 
     budget_bytes: int | None
     used_bytes: int
-    more_bytes: Annotated[int, Meta(description="What loads at once will take.")]
+    more_bytes: Annotated[int, Meta(description="Memory of the models that load at once.")]
     fits: Annotated[bool | None, Meta(description="Null without a budget.")]
 
 
 class PlanReply(Struct, kw_only=True):
-    """Effect of a change of the file."""
+    """Effect of a change to the file."""
 
     sha256: Annotated[str, Meta(description="Digest of the file with the change.")]
-    diff: Annotated[str, Meta(description="Changed lines, with what may be secret hidden.")]
+    diff: Annotated[str, Meta(description="Changed lines, with possible secrets hidden.")]
     changes: list[PlannedChange]
     server: Annotated[list[str], Meta(description="Options of the server that change.")]
     memory: MemoryFit
 
 
 class SavedReply(Struct, kw_only=True):
-    """The file is saved, and the server reads it."""
+    """The file is saved, and the server is reading it."""
 
     sha256: str
     diff: str
 
 
 class ConflictReply(Struct, kw_only=True):
-    """The file is not changed."""
+    """The file was not changed."""
 
     error: ErrorDetails
-    diff: Annotated[str, Meta(description="What has changed in the file since the client read it.")] = ""
+    diff: Annotated[str, Meta(description="Changes in the file since the client read it.")] = ""
 
 
 class InvalidReply(Struct, kw_only=True):
-    """The file is not changed, as it would be invalid."""
+    """The file was not changed, because it would be invalid."""
 
     error: ErrorDetails
     problems: list[ProblemReply]
 
 
 class PatchRequest(BaseModel):
-    """A change of one entry: its options, or its lines. With neither, it is removed."""
+    """Change of one entry: its options, or its lines. With neither, it is removed."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -159,14 +161,14 @@ class EditRequest(BaseModel):
     file: Annotated[
         str | None, Field(max_length=4096, description="Path of an included file, as in `files`; null: the manifest.")
     ] = None
-    sha256: Annotated[Sha256 | None, Field(description="As GET /admin/manifest gave it; null: there is no file.")] = (
-        None
-    )
+    sha256: Annotated[
+        Sha256 | None, Field(description="As returned by GET /admin/manifest; null: there is no file.")
+    ] = None
     changes: Annotated[list[PatchRequest], Field(min_length=1, max_length=MOST_CHANGES)]
 
 
 class UndoRequest(BaseModel):
-    """The digest of the file that the last save made."""
+    """Digest of the file that the last save made."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

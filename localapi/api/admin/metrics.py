@@ -1,6 +1,7 @@
 """`GET /metrics`: metrics for Prometheus, labelled with the ids of the manifest's models.
 
-prometheus_client is imported at the first scrape: it costs a tenth of a second, and most servers are never scraped.
+prometheus_client is imported at the first scrape: the import takes a tenth of a second, and most servers are never
+scraped.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def routes(registry: Registry, counters: Counters, cluster: ClusterWatch) -> Blu
 
 OPERATIONS: Final[Operations] = {
     ("GET", "/metrics"): Operation(
-        summary="Counts and times for Prometheus.", content={"text/plain": None, "application/openmetrics-text": None}
+        summary="Metrics for Prometheus.", content={"text/plain": None, "application/openmetrics-text": None}
     ),
 }
 
@@ -68,9 +69,7 @@ def _encoded(registry: Registry, counters: Counters, cluster: ClusterWatch, acce
 def _of_requests(registry: Registry, counters: Counters) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415
 
-    requests = CounterMetricFamily(
-        "localapi_requests", "Requests that have ended.", labels=["model", "endpoint", "status"]
-    )
+    requests = CounterMetricFamily("localapi_requests", "Finished requests.", labels=["model", "endpoint", "status"])
     for (model, endpoint, status), count in sorted(counters.requests.items()):
         if model != NO_MODEL and model not in registry.entries:
             continue  # it ended after its model was removed
@@ -116,16 +115,16 @@ def _of_instances(registry: Registry) -> Iterator[Metric]:
     def counter(name: str, text: str) -> CounterMetricFamily:
         return CounterMetricFamily(f"localapi_{name}", text, labels=["model"])
 
-    running = gauge("requests_running", "Requests that are being answered.")
-    waiting = gauge("requests_waiting", "Requests of which nothing has come yet.")
+    running = gauge("requests_running", "Requests being answered.")
+    waiting = gauge("requests_waiting", "Requests without output so far.")
     ready = gauge("model_ready", "1 if the model is loaded.")
     healthy = gauge("model_healthy", "0 if the loaded model cannot answer, 1 if it can.")
     memory = gauge("worker_memory_bytes", "Memory of the model's processes.")
-    loads = counter("model_loads", "Times that the model was loaded.")
+    loads = counter("model_loads", "Number of loads of the model.")
     deaths = counter("worker_deaths", "Workers that ended unexpectedly.")
     speculated = {
-        "forced": counter("forced_tokens", "Tokens that a grammar forced, computed with the one before."),
-        "proposed": counter("proposed_tokens", "Tokens that were guessed and checked by the model."),
+        "forced": counter("forced_tokens", "Tokens forced by a grammar, computed together with the previous one."),
+        "proposed": counter("proposed_tokens", "Guessed tokens that the model checked."),
         "accepted": counter("accepted_tokens", "Guessed tokens that the model confirmed."),
     }
     for model in registry.entries:
@@ -155,7 +154,7 @@ def _of_places(registry: Registry) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
 
     places = GaugeMetricFamily(
-        "localapi_model_place", "Always 1; where the model runs.", labels=["model", "kind", "at"]
+        "localapi_model_place", "Always 1; the labels tell where the model runs.", labels=["model", "kind", "at"]
     )
     parts = GaugeMetricFamily(
         "localapi_model_parts", "Members, replicas or ranks of the model.", labels=["model", "kind", "state"]
@@ -177,7 +176,9 @@ def _of_pools(registry: Registry) -> Iterator[Metric]:
 
     labels = ["model", "member"]
     answered = CounterMetricFamily("localapi_pool_answers", "Requests that a member answered.", labels=labels)
-    passed = CounterMetricFamily("localapi_pool_passed_over", "Requests that went on to another one.", labels=labels)
+    passed = CounterMetricFamily(
+        "localapi_pool_passed_over", "Requests that moved on to another member.", labels=labels
+    )
     rests = GaugeMetricFamily("localapi_pool_member_away", "1 if the member gets no requests.", labels=labels)
     for name in registry.entries:
         pool = registry.instance(name)
@@ -200,7 +201,7 @@ def _of_cluster(cluster: ClusterWatch, registry: Registry) -> Iterator[Metric]:
     joined = GaugeMetricFamily("localapi_cluster_joined", "1 if the cluster can be used.")
     if cluster.address is not None:
         joined.add_metric([], float(cluster.joined))
-    up = gauge("node_up", "0 if the node was lost lately.")
+    up = gauge("node_up", "0 if the node was lost recently.")
     cpus = gauge("cpus", "Processor cores that the node offers.")
     cpus_free = gauge("cpus_free", "Unreserved processor cores.")
     gpus = gauge("gpus", "GPUs that the node offers.")
@@ -208,7 +209,7 @@ def _of_cluster(cluster: ClusterWatch, registry: Registry) -> Iterator[Metric]:
     workers = gauge("workers", "Workers of this server on the node.")
     models = workers_by_node(registry.all_instances())
     names: set[str] = set()
-    for node in cluster.nodes:  # those that live come first, and one that is back has the name of a lost one
+    for node in cluster.nodes:  # live nodes come first; a node that is back has the name of a lost one
         if node.name in names:
             continue
         names.add(node.name)
@@ -225,8 +226,10 @@ def _of_cluster(cluster: ClusterWatch, registry: Registry) -> Iterator[Metric]:
 def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
-    reloads = CounterMetricFamily("localapi_reloads", "Readings of the manifest.", labels=["outcome"])
-    last = GaugeMetricFamily("localapi_last_reload_timestamp_seconds", "The last reading.", labels=["outcome"])
+    reloads = CounterMetricFamily("localapi_reloads", "Number of times the manifest was read.", labels=["outcome"])
+    last = GaugeMetricFamily(
+        "localapi_last_reload_timestamp_seconds", "Time when the manifest was last read.", labels=["outcome"]
+    )
     for ok, outcome in ((True, "ok"), (False, "failed")):
         reloads.add_metric([outcome], counters.reloads[ok])
         if ok in counters.reloaded_at:
@@ -234,5 +237,5 @@ def _of_manifest(registry: Registry, counters: Counters) -> Iterator[Metric]:
     yield reloads
     yield last
     revision = registry.snapshot.revision
-    yield GaugeMetricFamily("localapi_revision", "The revision that serves.", value=revision)
-    yield GaugeMetricFamily("localapi_start_time_seconds", "When the server started.", value=registry.started_at)
+    yield GaugeMetricFamily("localapi_revision", "Active revision.", value=revision)
+    yield GaugeMetricFamily("localapi_start_time_seconds", "Start time of the server.", value=registry.started_at)

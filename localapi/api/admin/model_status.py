@@ -1,4 +1,4 @@
-"""The models in `GET /status`: state, place, load, replicas, members and replacement of each."""
+"""Models in `GET /status`: state, place, load, replicas, members and replacement of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProgressReply(Struct, kw_only=True):
 
 
 class SwapReply(Struct, kw_only=True):
-    """The replacement of a model: it is loading, or it did not load and is retried while the old one answers."""
+    """Replacement of a model: it is loading, or it failed to load and is retried while the old one answers."""
 
     state: Literal["loading", "failed"]
     backend: str
@@ -41,7 +41,7 @@ class SwapReply(Struct, kw_only=True):
 
 
 class RequestsReply(Struct, kw_only=True):
-    """Requests inside the engine, the tokens of the long prompts that it reads, and the sound that it transcribes."""
+    """Requests in the engine, tokens of the long prompts that it processes, and audio that it transcribes."""
 
     running: Count
     waiting: Count
@@ -57,15 +57,17 @@ class PartReply(Struct, kw_only=True):
     kind: Literal["member", "replica", "rank"]
     name: str
     state: str
-    at: Annotated[str | None, Meta(description="Where it is; of a rank, the address at which others reach it.")]
+    at: Annotated[str | None, Meta(description="Where it runs; for a rank, the address at which the others reach it.")]
     pid: int | None
-    away: Annotated[str | None, Meta(description="Why it gets no requests.")]
-    requests: Annotated[Count | None, Meta(description="Requests there, waiting ones included; null for ranks.")]
+    away: Annotated[str | None, Meta(description="Reason why it gets no requests.")]
+    requests: Annotated[Count | None, Meta(description="Requests there, including waiting ones; null for ranks.")]
     memory_bytes: int | None
     tokens_per_second: Annotated[float, Meta(ge=0)] | None
     answered: Annotated[Count | None, Meta(description="Requests that a member answered for the pool.")]
-    passed_over: Annotated[Count | None, Meta(description="Requests for which another member was asked after it.")]
-    rests_until: Annotated[float | None, Meta(description="When the rest of a member ends.")]
+    passed_over: Annotated[
+        Count | None, Meta(description="Requests for which another member was asked after this one.")
+    ]
+    rests_until: Annotated[float | None, Meta(description="Time when a member's rest ends.")]
 
 
 class ReplicasReply(Struct, kw_only=True):
@@ -73,7 +75,7 @@ class ReplicasReply(Struct, kw_only=True):
 
     min: int
     max: int
-    held_back: Annotated[str | None, Meta(description="Why there are fewer than there should be.")]
+    held_back: Annotated[str | None, Meta(description="Reason why there are fewer than there should be.")]
 
 
 class PlaceReply(Struct, kw_only=True):
@@ -87,15 +89,15 @@ class PlaceReply(Struct, kw_only=True):
 
 
 class SpeculationReply(Struct, kw_only=True):
-    """Tokens that were computed together with the one before, since the model was loaded."""
+    """Tokens computed together with the previous one, since the model was loaded."""
 
-    forced: Annotated[Count, Meta(description="Tokens that a schema or a grammar left no choice about.")]
-    proposed: Annotated[Count, Meta(description="Tokens that were guessed and then checked by the model.")]
-    accepted: Annotated[Count, Meta(description="Those of them that the model confirmed.")]
+    forced: Annotated[Count, Meta(description="Tokens forced by a schema or a grammar.")]
+    proposed: Annotated[Count, Meta(description="Guessed tokens that the model checked.")]
+    accepted: Annotated[Count, Meta(description="Guessed tokens that the model confirmed.")]
 
 
 class InstanceReply(Struct, kw_only=True):
-    """A model in memory, or on its way there."""
+    """Model in memory, or on its way there."""
 
     id: str
     state: str
@@ -121,7 +123,7 @@ class InstanceReply(Struct, kw_only=True):
 
 
 class VariantReply(Struct, kw_only=True):
-    """One more name of a model, with its own defaults and locks."""
+    """Additional name of a model, with its own defaults and locks."""
 
     id: str
     aliases: list[str]
@@ -133,10 +135,10 @@ class ModelReply(InstanceReply, kw_only=True):
 
     kind: str
     backend: str
-    peer: Annotated[str | None, Meta(description="The other localapi that has it.")]
+    peer: Annotated[str | None, Meta(description="Other localapi that has the model.")]
     path: str | None
     download_bytes: Annotated[
-        int | None, Meta(description="Approximate bytes to download, if files are missing and that is known.")
+        int | None, Meta(description="Approximate bytes to download, if files are missing and their size is known.")
     ]
     description: str | None
     aliases: list[str]
@@ -180,7 +182,7 @@ def describe_model(entry: Entry, registry: Registry, swap: Swap | None) -> Model
 
 
 def memory_of(registry: Registry, instance: Instance) -> int | None:
-    """Return the memory that the budget counts, or what the engine reports; None if unknown."""
+    """Return the memory that the budget counts, otherwise what the engine reports; None if unknown."""
     counted = registry.memory.of(instance)
     if counted is None and instance.vitals is not None:
         return instance.vitals.total_bytes
@@ -245,7 +247,7 @@ def _requests(vitals: Vitals) -> RequestsReply:
 
 
 def _tokens_per_second(vitals: Vitals | None) -> float | None:
-    """Return the generation rate, 0 if nothing is generated now, or None if unknown or not loaded."""
+    """Return the generation rate, 0 if nothing is being generated, or None if unknown or not loaded."""
     return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
 
 

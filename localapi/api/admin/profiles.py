@@ -1,4 +1,4 @@
-"""`GET /admin/profiles` and `POST /admin/profile`: which profile is merged over the manifest, and another one."""
+"""`GET /admin/profiles` and `POST /admin/profile`: show the profiles, or switch to another one."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from localapi.system.threads import aside
 
 
 class ProfilesReply(Struct, kw_only=True):
-    """The profiles that exist, by name."""
+    """Available profiles, by name."""
 
     active: str | None
     available: list[str]
 
 
 class ProfileRequest(BaseModel):
-    """The profile to use."""
+    """Profile to use."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     profile: str | None = None
-    """Null: none."""
+    """Profile; null for none."""
 
 
 def routes(source: Callable[[], ManifestSource], use: Callable[[str | None], Awaitable[Attempt]]) -> ApiBlueprint:
@@ -50,7 +50,7 @@ def routes(source: Callable[[], ManifestSource], use: Callable[[str | None], Awa
 
     @blueprint.post("/admin/profile")
     async def use_profile() -> Response:
-        """Switch to a profile that exists; a path that a client chose is never opened."""
+        """Switch to an existing profile; a path chosen by a client is never opened."""
         content = await read_object()
         wanted = parse(ProfileRequest, content).profile
         known = await aside(lambda: _known(source(), first))
@@ -66,9 +66,9 @@ def routes(source: Callable[[], ManifestSource], use: Callable[[str | None], Awa
 
 
 OPERATIONS: Final[Operations] = {
-    ("GET", "/admin/profiles"): Operation(summary="The profiles that exist.", content={JSON: ProfilesReply}),
+    ("GET", "/admin/profiles"): Operation(summary="The available profiles.", content={JSON: ProfilesReply}),
     ("POST", "/admin/profile"): Operation(
-        summary="Merges another profile over the manifest.",
+        summary="Switch to another profile.",
         body=ProfileRequest,
         example={"profile": None},
         content={JSON: AttemptReply},
@@ -79,6 +79,6 @@ OPERATIONS: Final[Operations] = {
 
 
 def _known(source: ManifestSource, first: str | None) -> list[str]:
-    """Return the names of profiles; the one that the server was started with may be a path."""
+    """Return the names of profiles; the one with which the server was started may be a path."""
     names = profile_names(source.manifest)
     return names if first is None or first in names else [first, *names]

@@ -27,15 +27,15 @@ class FileReply(Struct, kw_only=True):
 
 
 class ManifestReply(Struct, kw_only=True):
-    """The files that the manifest was read from."""
+    """Files from which the manifest was read."""
 
     folder: str
     files: list[FileReply]
-    profile: Annotated[str | None, Meta(description="Profile that is merged over the manifest.")]
+    profile: Annotated[str | None, Meta(description="Profile merged over the manifest.")]
 
 
 class MemoryReply(Struct, kw_only=True):
-    """The memory budget, and the models that wait for room in it."""
+    """Memory budget, and the models that wait for room in it."""
 
     budget_bytes: int | None
     used_bytes: int
@@ -43,10 +43,10 @@ class MemoryReply(Struct, kw_only=True):
 
 
 class UsageReply(Struct, kw_only=True):
-    """Use of an API key since the server started."""
+    """Usage of an API key since the server started."""
 
     key: Annotated[str, Meta(description="Name of the key.")]
-    counts: Annotated[dict[str, float], Meta(description="Counts of /metrics: requests, prompt_tokens and so on.")]
+    counts: Annotated[dict[str, float], Meta(description="Counts as in /metrics: requests, prompt_tokens and so on.")]
 
 
 class StatusReply(Struct, kw_only=True):

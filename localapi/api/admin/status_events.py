@@ -1,7 +1,7 @@
-"""`GET /status/events`: the status, its changes as they happen, and the lines of the log.
+"""`GET /status/events`: the status, its changes as they happen, and log lines.
 
-One task polls the status for all listeners, and none if there are no listeners. A listener has no queue: it gets the
-difference between the last status that it got and the current one, so a slow listener costs no memory and misses
+One task polls the status for all listeners, and none runs without listeners. A listener has no queue: it gets the
+difference between the status that it got last and the current one, so a slow listener costs no memory and misses
 nothing that still matters.
 """
 
@@ -26,25 +26,25 @@ from localapi.observability.log_buffer import History
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-"""Interval for changes that nothing announces, such as the progress of a load."""
+"""Interval for changes that are not announced, such as the progress of a load."""
 LEAST_SECONDS: Final = 0.1
-"""Changes within this time are sent as one."""
+"""Minimum interval between events; changes within it are sent as one."""
 COMMENT_SECONDS: Final = 15.0
 """Interval of comments that keep a stream open."""
 
 
 class Live:
-    """The current status and its listeners."""
+    """Current status and its listeners."""
 
     def __init__(self, describe: Callable[[], StatusReply], history: History) -> None:
         self._describe = describe
         self._history = history
         self._logged = 0
-        """Number of the newest log record that was seen."""
+        """Number of the newest log record already sent."""
         self._latest: StatusReply | None = None
-        """None until the status could be described."""
+        """Latest status; None until it could be described."""
         self._fails = False
-        """True if the last attempt to describe the status failed; logged once."""
+        """True if the last attempt to describe the status failed, which is logged once."""
         self._listeners = 0
         self._looking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -58,7 +58,7 @@ class Live:
         self._changed.set()
 
     def close(self) -> None:
-        """End all streams, as the server shuts down."""
+        """End all streams when the server shuts down."""
         self._closed = True
         self._tell()
 
@@ -111,7 +111,7 @@ class Live:
                 self._tell()
 
     def _see(self) -> bool:
-        """Describe the status, and return whether it has changed. A failure is logged, and tried again later."""
+        """Describe the status, and return whether it has changed. A failure is logged, and retried later."""
         try:
             status = self._describe()
             changed = self._latest is None or _without_clocks(status) != _without_clocks(self._latest)
@@ -131,7 +131,7 @@ class Live:
 
 
 def routes(live: Live, allowed: Callable[[], bool]) -> Blueprint:
-    """Return the endpoint. A stream ends if its client is no longer `allowed` to read it."""
+    """Return the endpoint. A stream ends once its client is no longer `allowed` to read it."""
     blueprint = Blueprint("live", __name__)
 
     @blueprint.get("/status/events")
@@ -154,7 +154,7 @@ OPERATIONS: Final[Operations] = {
 
 
 def difference(before: StatusReply, after: StatusReply) -> dict[str, object] | None:
-    """Return what has changed, with models by id, or None if the set of models is different."""
+    """Return the changes, with models by id, or None if the set of models is different."""
     if [model.id for model in before.models] != [model.id for model in after.models]:
         return None
     changed = {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
@@ -169,7 +169,7 @@ def _message(told: StatusReply | None, latest: StatusReply) -> bytes:
 
 
 def _without_clocks(status: StatusReply) -> StatusReply:
-    """Return the status without the values that change by themselves."""
+    """Return the status without values that change by themselves."""
     return replace(status, now=0.0, models=[_without_clock(model) for model in status.models])
 
 

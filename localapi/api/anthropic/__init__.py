@@ -1,1 +1,1 @@
-"""Anthropic's API: messages, the count of their tokens, and models in its form."""
+"""Anthropic's API: messages, token counts, and models in its form."""

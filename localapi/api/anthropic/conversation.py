@@ -1,4 +1,4 @@
-"""Convert turns in Anthropic's format to the messages that engines take."""
+"""Convert turns in Anthropic's format to messages for engines."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from localapi.worker import protocol
 from localapi.worker.protocol import FunctionCall, TextPart
 
 BILLING: Final = "x-anthropic-billing-header:"
-"""Start of the block in Claude Code's system prompt that is for Anthropic's billing and differs in every request."""
+"""Start of the block in Claude Code's system prompt that is meant for Anthropic's billing and differs in every request.
+"""
 
 
 class Conversation:
-    """The messages of a body. Turns of one role that follow each other are one, as Anthropic defines it."""
+    """Messages of a body. Consecutive turns of one role are merged, as Anthropic defines it."""
 
     def __init__(self) -> None:
         self._found: list[MessageDraft] = []
@@ -45,12 +46,12 @@ class Conversation:
 
     @property
     def messages(self) -> list[protocol.Message]:
-        """Messages as engines take them."""
+        """Messages in the form that engines accept."""
         return [message.neutral() for message in self._found]
 
     @property
     def continues(self) -> bool:
-        """True if the answer continues the last message."""
+        """True if the response continues the last message."""
         return bool(self._found) and self._found[-1].role == "assistant"
 
     def read(self, system: str | list[TextBlock], turns: Sequence[Turn]) -> None:
@@ -67,7 +68,7 @@ class Conversation:
                     self._read_assistant(f"{place}.content", turn.content)
         last = self._found[-1] if self._found else None
         if last is not None and last.role == "assistant" and not (last.parts or last.calls or last.thoughts):
-            self._found.pop()  # an answer without a beginning
+            self._found.pop()  # the response has no beginning to continue
 
     def _last(self, role: str) -> MessageDraft:
         if not self._found or self._found[-1].role != role:
@@ -108,11 +109,11 @@ class Conversation:
                     pass  # only Anthropic can read it
                 case ToolUseBlock():
                     message.calls.append(FunctionCall(block.id, block.name, block.input))
-                case OtherBlock():  # what a tool of Anthropic's wrote
+                case OtherBlock():  # output of a tool that Anthropic runs
                     self.ignored.append(f"{place}[{at}] ({block.type})")
 
     def _result(self, place: str, block: ToolResultBlock) -> list[protocol.Part]:
-        """Return what a tool said. Chat templates have no place for an error, so its text says that it is one."""
+        """Return the result of a tool. Chat templates have no field for errors, so the text says that it is one."""
         parts: list[protocol.Part] = []
         if isinstance(block.content, str):
             parts.append(TextPart(block.content))
@@ -151,7 +152,7 @@ def _text_of(source: MediaSource, place: str) -> str:
 
 
 def _url_of(source: MediaSource, place: str) -> str:
-    """Return the address of an image, or a data: URL that holds it."""
+    """Return the URL of an image, or a data: URL that contains it."""
     if source.type == "base64" and source.data is not None and source.media_type is not None:
         return f"data:{source.media_type};base64,{source.data}"
     if source.type == "url" and source.url is not None:

@@ -1,4 +1,4 @@
-"""`POST /v1/messages` and `POST /v1/messages/count_tokens`: one conversation, answered or counted."""
+"""`POST /v1/messages` and `POST /v1/messages/count_tokens`: answer a conversation, or count its tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from localapi.worker.protocol import Delta, Ended, Event, Finished, Relaxed, Too
 
 PATH: Final = "/v1/messages"
 UNREADABLE: Final = "arguments"
-"""The only member of an input that stands for arguments that are no JSON object."""
+"""Only member of an input that stands for arguments that are not a JSON object."""
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 _REASONS: Final[dict[protocol.StopReason, StopReason]] = {
     "stop": "end_turn",
@@ -60,7 +60,7 @@ ContentBlock = Text | Thinking | ToolUse
 
 
 class AnthropicMessage(Struct, kw_only=True):
-    """The answer to a conversation."""
+    """Response to a conversation."""
 
     id: str
     type: Literal["message"] = "message"
@@ -122,14 +122,14 @@ class Ending(Struct):
 
 
 class MessageDelta(Struct, tag="message_delta", tag_field="type"):
-    """End of the message, with its reason and the usage."""
+    """End of the message, with the stop reason and the usage."""
 
     delta: Ending
     usage: wire.MessageUsage
 
 
 class MessageStop(Struct, tag="message_stop", tag_field="type"):
-    """The end of a complete stream."""
+    """End of a complete stream."""
 
 
 StreamEvent = MessageStart | Ping | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
@@ -153,7 +153,7 @@ def routes(registry: Registry) -> Blueprint:
 
 OPERATIONS: Final[Operations] = {
     ("POST", PATH): Operation(
-        summary="The answer to a conversation, in Anthropic's form.",
+        summary="Generate a response to a conversation, in Anthropic's form.",
         content={JSON: AnthropicMessage, EVENTS: None},
         body=MessagesRequest,
         example={"max_tokens": 1024, "messages": [{"role": "user", "content": "Hello!"}]},
@@ -161,7 +161,7 @@ OPERATIONS: Final[Operations] = {
         error=wire.ErrorMessage,
     ),
     ("POST", f"{PATH}/count_tokens"): Operation(
-        summary="The number of tokens that a conversation's prompt has.",
+        summary="Count the tokens of a conversation's prompt.",
         content={JSON: TokenCount},
         body=CountTokensRequest,
         example={"messages": [{"role": "user", "content": "Hello!"}]},
@@ -243,7 +243,7 @@ class MessagesReply:
     def _events_of(self, item: Event) -> Iterator[StreamEvent]:
         match item:
             case Delta(text="", reasoning=False):
-                return  # it carries log probabilities alone
+                return  # it carries only log probabilities
             case Delta(reasoning=True):
                 yield from self._block(Thinking("", ""))
                 self._thought.update(item.text.encode())
@@ -266,13 +266,13 @@ class MessagesReply:
                 yield MessageDelta(ending, wire.usage(item))
 
     def _beginning(self) -> Iterator[StreamEvent]:
-        """Yield the start of the message, once. What its prompt takes is known at its end."""
+        """Yield the start of the message, once. The tokens of its prompt are known only at the end."""
         if not self._begun:
             self._begun = True
             yield MessageStart(self._message([], Finished(0, 0, 0), None))
 
     def _block(self, block: ContentBlock) -> Iterator[StreamEvent]:
-        """Begin a block, unless one of this kind is open."""
+        """Start a block, unless one of this kind is open."""
         if self._open is type(block):
             return
         yield from self._beginning()
@@ -292,7 +292,7 @@ class MessagesReply:
         self._open = None
 
     def _signature(self) -> str:
-        """Return a checksum of a thinking block, for clients that insist on one. Nothing checks it later."""
+        """Return a checksum of a thinking block, for clients that require one. It is never checked."""
         signature = base64.b64encode(self._thought.digest()).decode()
         self._thought = hashlib.sha256()
         return signature
@@ -309,7 +309,7 @@ class MessagesReply:
 
 
 def input_of(call: Call) -> dict[str, Any]:
-    """Return the arguments of a call as an object; text that is none as the only member of one."""
+    """Return the arguments of a call as an object; text that is not an object becomes its only member."""
     try:
         found = json.loads(call.arguments or "{}", strict=False)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The body of `POST /v1/messages`: its fields and bounds, and the neutral request that it makes."""
+"""Body of `POST /v1/messages`: its fields and bounds, and the neutral request that it makes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ NO_EFFECT: Final = frozenset(
         "workspace_id",
     }
 )
-"""Anthropic's fields about the caller or billing, and cache hints, which change no answer."""
+"""Fields of Anthropic's about the caller or billing, and cache hints, which do not change the response."""
 LOW_BUDGET, MEDIUM_BUDGET = 2048, 8192
-"""Tokens of thinking up to which a budget counts as low or medium effort."""
+"""Thinking tokens up to which a budget counts as low or medium effort."""
 
 
 class ToolDefinition(BodyObject):
@@ -46,7 +46,7 @@ class ToolDefinition(BodyObject):
 
 
 class HostedTool(BodyObject):
-    """A tool that Anthropic runs, or whose form only its models have learnt."""
+    """Tool that Anthropic runs, or whose form only its models have learnt."""
 
     type: str
     name: str | None = None
@@ -85,7 +85,7 @@ class OutputConfig(BodyObject):
 
 
 class CountTokensRequest(ChatParameters):
-    """A conversation. Parameters that Anthropic does not have are taken by OpenAI's names."""
+    """Conversation. Parameters that Anthropic does not have are accepted by OpenAI's names."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -97,7 +97,7 @@ class CountTokensRequest(ChatParameters):
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
-    """The older name of `output_config.format`."""
+    """Older name of `output_config.format`."""
     top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(greedy_share)] = None
     stop_sequences: Annotated[
         Annotated[list[StopString], Field(max_length=16)] | None, BeforeValidator(without_empty)
@@ -105,7 +105,7 @@ class CountTokensRequest(ChatParameters):
     stream: bool = False
 
     def neutral(self, ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it. Raise InvalidRequest."""
+        """Return the neutral request. Raise InvalidRequest."""
         conversation = Conversation()
         conversation.read(self.system or [], self.messages)
         choice = self.tool_choice or ToolChoice(type="auto")
@@ -129,11 +129,11 @@ class CountTokensRequest(ChatParameters):
         for at, tool in enumerate(self.tools):
             if isinstance(tool, HostedTool):
                 unused.append(f"tools[{at}] ({tool.type})")
-        # Of what has no effect as a whole, the fields are not named, too.
+        # Fields of a part that has no effect as a whole are not named separately.
         whole = tuple(name.partition(" ")[0] + "." for name in unused)
         unused += [name for name in ignored if not name.startswith(whole)]
         if self.thinking is not None and self.thinking.budget_tokens is not None:
-            unused.append("thinking.budget_tokens")  # it says how much to think, and is no limit
+            unused.append("thinking.budget_tokens")  # it sets an amount of thinking, not a limit
         effort_name = "output_config.effort" if self.thinking is None else "thinking"
         return NeutralRequest(
             model=self.model,
@@ -167,7 +167,7 @@ class CountTokensRequest(ChatParameters):
         return said.model_copy(update=changes)
 
     def _effort(self) -> Effort | None:
-        """Return how much to think; None if the request says nothing of it."""
+        """Return the effort of thinking; None if the request does not set it."""
         said = self.output_config.effort if self.output_config else None
         if self.thinking is None:
             return said
@@ -203,10 +203,10 @@ _CHOICES: Final[dict[str, Literal["none", "auto", "required"]]] = {
 def parse_messages(
     shape: type[CountTokensRequest], content: dict[str, Any]
 ) -> tuple[CountTokensRequest, NeutralRequest]:
-    """Return a body of this shape, and the request that it makes. Raise InvalidRequest."""
+    """Return a body of this shape, and its neutral request. Raise InvalidRequest."""
     if "thread" in content:
         raise NoThreads(
-            "Conversations are not kept on this server. Send all messages with each request, and no 'thread'.",
+            "This server does not store conversations. Send all messages with each request, without 'thread'.",
             param="thread",
         )
     known = {key: value for key, value in content.items() if key not in NO_EFFECT}

@@ -48,7 +48,7 @@ class ServerToolsSupport(Struct, kw_only=True):
 
 
 class ModelCapabilities(Struct, kw_only=True):
-    """Capabilities of a model, in Anthropic's words."""
+    """Capabilities of a model, in Anthropic's terms."""
 
     batch: Supported
     citations: Supported
@@ -63,7 +63,7 @@ class ModelCapabilities(Struct, kw_only=True):
 
 
 class ModelInfo(Struct, kw_only=True):
-    """A model, as Anthropic describes it."""
+    """Model, as Anthropic describes it."""
 
     type: Literal["model"] = "model"
     id: str
@@ -76,7 +76,7 @@ class ModelInfo(Struct, kw_only=True):
 
 
 class ModelPage(Struct, kw_only=True):
-    """A part of the list of models."""
+    """Part of the list of models."""
 
     data: list[ModelInfo]
     has_more: bool
@@ -95,7 +95,7 @@ class PageQuery(BaseModel):
 
 
 def page_of(models: Sequence[ModelObject], query: Mapping[str, str]) -> ModelPage:
-    """Return the part of the list that a query asks for. Raise InvalidRequest."""
+    """Return the requested part of the list. Raise InvalidRequest."""
     asked = parse(PageQuery, dict(query))
     chat = [info_of(model) for model in models if isinstance(model, ChatModel)]
     ids = [model.id for model in chat]
@@ -147,7 +147,7 @@ def _capabilities(model: ModelObject) -> ModelCapabilities:
         structured_outputs=Supported(bool(can and can.json_schema)),
         thinking=ThinkingSupport(
             supported=thinks.supported,
-            # What a model cannot be told is no reason to refuse a request: see docs/anthropic.md.
+            # A missing capability is no reason for clients to refuse a request: see docs/anthropic.md.
             types=ThinkingTypesSupport(adaptive=yes, between_tools=yes, disabled=yes, enabled=yes),
         ),
     )

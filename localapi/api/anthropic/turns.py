@@ -1,4 +1,4 @@
-"""The turns of a conversation in Anthropic's format, and the blocks that they consist of."""
+"""Turns of a conversation in Anthropic's format, and the blocks of which they consist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from localapi.backends.parameters import FreeObject
 
 
 class Block(BodyObject):
-    """A part of a message."""
+    """Part of a message."""
 
     cache_control: Any = None
     """Mark for the end of a cached prefix, which the server does not need."""
@@ -24,7 +24,7 @@ class TextBlock(Block):
 
 
 class MediaSource(BodyObject):
-    """Source of an image or a document: the request, an address, or Anthropic's storage."""
+    """Source of an image or a document: the request, a URL, or Anthropic's storage."""
 
     type: str
     media_type: str | None = None
@@ -74,13 +74,13 @@ class ToolUseBlock(Block):
 
 
 class OtherBlock(Block):
-    """A block of a type that is not known here."""
+    """Block of an unknown type."""
 
     type: str
 
 
 def _type_among(*known: str) -> Any:
-    """Return how a block's type is found: "other" if it is none of the known ones."""
+    """Return a function that finds a block's type: "other" if it is not a known one."""
 
     def type_of(value: Any) -> str:
         kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)

@@ -1,4 +1,4 @@
-"""Shared by Anthropic's endpoints on the wire: error objects, usage, and how its clients are recognized."""
+"""Objects that Anthropic's endpoints share: errors, usage, and how its clients are recognized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from localapi.http.replies import told
 from localapi.worker.protocol import Finished
 
 VERSION_HEADER: Final = "anthropic-version"
-"""Every client of Anthropic's sends it, and no other client does."""
+"""Header that every client of Anthropic's API sends, and no other client."""
 
 ErrorType = Literal[
     "invalid_request_error",
@@ -38,14 +38,14 @@ _TYPES: Final[dict[int, ErrorType]] = {
 
 
 class ErrorDetails(Struct):
-    """Facts that Anthropic's clients act on by themselves: without threads, they send whole conversations."""
+    """Facts on which Anthropic's clients act by themselves: without threads, they send whole conversations."""
 
     error_code: str
     unsupported: list[str]
 
 
 class ErrorObject(Struct, kw_only=True):
-    """The error, and what to do about it."""
+    """Error, with advice."""
 
     type: ErrorType
     message: str
@@ -65,7 +65,7 @@ class OutputDetails(Struct):
 
 
 class MessageUsage(Struct, kw_only=True):
-    """Tokens used by a message. The prompt has `input_tokens` plus `cache_read_input_tokens`."""
+    """Tokens used by a message. The prompt consists of `input_tokens` plus `cache_read_input_tokens`."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -85,7 +85,8 @@ def error_body(error: ApiError) -> ErrorMessage:
     details = ErrorDetails(NoThreads.code, ["thread"]) if isinstance(error, NoThreads) else UNSET
     message = told(error)
     if isinstance(error, ContextLengthExceeded):
-        message = f"prompt is too long: {message}"  # Claude Code looks for these words, and shortens its conversation
+        # Claude Code looks for these words, and then shortens its conversation
+        message = f"prompt is too long: {message}"
     shown = ErrorObject(type=kind, message=message, details=details)
     return ErrorMessage(error=shown, request_id=request_context.current().id)
 

@@ -1,1 +1,1 @@
-"""Ollama's API: chat, generate, embed, and what its clients ask about models."""
+"""Ollama's API: chat, generate, embed, and information about models."""

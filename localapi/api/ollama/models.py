@@ -37,7 +37,7 @@ from localapi.system.threads import aside
 from localapi.worker.protocol import Capabilities
 
 SPOKEN_VERSION: Final = "0.13.5"
-"""Version of Ollama whose API this is. Clients compare it with the one that they need."""
+"""Version of Ollama whose API this is. Clients compare it with the version that they need."""
 FACTS_SECONDS: Final = 1.0
 """Time limit for reading facts about a model's files from a drive."""
 _NEVER: Final = datetime(2300, 1, 1, tzinfo=UTC)
@@ -50,7 +50,7 @@ class OllamaVersion(Struct):
 
 
 class OllamaDetails(Struct, kw_only=True):
-    """Facts from a model's files; empty if the files do not say."""
+    """Facts from a model's files; empty if the files do not contain them."""
 
     parent_model: str = ""
     format: str = ""
@@ -61,7 +61,7 @@ class OllamaDetails(Struct, kw_only=True):
 
 
 class OllamaModel(Struct, kw_only=True):
-    """A model that the manifest offers."""
+    """Model that the manifest offers."""
 
     name: str
     model: str
@@ -117,7 +117,7 @@ class OllamaShown(Struct, kw_only=True):
 
 
 class OllamaVectors(Struct, kw_only=True):
-    """The vectors of texts, in their order."""
+    """Vectors of texts, in order."""
 
     model: str
     embeddings: list[list[float]]
@@ -127,13 +127,13 @@ class OllamaVectors(Struct, kw_only=True):
 
 
 class OllamaVector(Struct):
-    """The vector of one text."""
+    """Vector of one text."""
 
     embedding: list[float]
 
 
 class OllamaEmbedRequest(BaseModel):
-    """Texts that are to become vectors."""
+    """Texts to embed."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -145,7 +145,7 @@ class OllamaEmbedRequest(BaseModel):
 
 
 class OllamaEmbeddingsRequest(BaseModel):
-    """A text that is to become a vector: the older form."""
+    """Text to embed, in the older form."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -161,7 +161,7 @@ CHANGES: Final = (
     ("POST", "/api/copy"),
     ("DELETE", "/api/delete"),
 )
-"""Ollama's requests that change models, which is the manifest's task here."""
+"""Ollama's requests that change models, which only the manifest does here."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -241,15 +241,15 @@ def routes(registry: Registry) -> Blueprint:
 def _refusal(path: str) -> Callable[[], Response]:
     def refuse() -> Response:
         raise Forbidden(
-            f"{path} is not served: this server's models come from its manifest. Change models.yaml, or use "
-            "`localapi add` and `localapi rm`; the server follows at once."
+            f"{path} is not available, because this server's models come from its manifest. Edit models.yaml, or use "
+            f"`localapi add` and `localapi rm`; changes apply at once."
         )
 
     return refuse
 
 
 _ABOUT: Final[dict[tuple[str, str], tuple[str, type[Struct]]]] = {
-    ("GET", "/api/version"): ("The version of Ollama whose API this is.", OllamaVersion),
+    ("GET", "/api/version"): ("Version of Ollama whose API this is.", OllamaVersion),
     ("GET", "/api/tags"): ("All models for text and embeddings, in Ollama's form.", OllamaModels),
     ("GET", "/api/ps"): ("The models in memory, in Ollama's form.", OllamaRunningModels),
 }
@@ -266,7 +266,7 @@ OPERATIONS: Final[Operations] = {
         error=wire.OllamaError,
     ),
     ("POST", "/api/embed"): Operation(
-        summary="Vectors of texts, in Ollama's form.",
+        summary="Embed texts, in Ollama's form.",
         content={JSON: OllamaVectors},
         body=OllamaEmbedRequest,
         example={"input": ["A cat sits on the mat."]},
@@ -274,7 +274,7 @@ OPERATIONS: Final[Operations] = {
         error=wire.OllamaError,
     ),
     ("POST", "/api/embeddings"): Operation(
-        summary="The vector of a text, in Ollama's older form.",
+        summary="Embed a text, in Ollama's older form.",
         content={JSON: OllamaVector},
         body=OllamaEmbeddingsRequest,
         example={"prompt": "A cat sits on the mat."},
@@ -302,7 +302,7 @@ class Facts:
 
 
 async def facts_of(options: EntryOptions) -> Facts:
-    """Return what a model's files say of it; nothing if their drive does not answer."""
+    """Return facts from a model's files; nothing if their drive does not respond."""
     try:
         async with asyncio.timeout(FACTS_SECONDS):
             return await aside(lambda: _facts(options))
@@ -330,7 +330,7 @@ def _facts(options: EntryOptions) -> Facts:
 
 
 def digest_of(entry: Entry) -> str:
-    """Return a digest of what decides which model is loaded."""
+    """Return a digest of the identity of a model."""
     said = json.dumps(
         [entry.kind.name, entry.identity.backend, dict(entry.identity.options)], default=str, sort_keys=True
     )
@@ -338,7 +338,7 @@ def digest_of(entry: Entry) -> str:
 
 
 async def shown(registry: Registry, entry: Entry) -> OllamaShown:
-    """Return what Ollama's clients want to know of a model."""
+    """Return a model's description for Ollama's clients."""
     facts = await facts_of(entry.options)
     model = openai.describe(registry, entry)
     architecture = facts.architecture or entry.options.backend_name
@@ -368,7 +368,7 @@ def _plain(value: Any) -> Any:
 
 
 def capabilities_of(entry: Entry, model: Any) -> list[str]:
-    """Return what a model can do, in Ollama's words."""
+    """Return what a model can do, in Ollama's terms."""
     if entry.kind is EMBEDDING:
         return ["embedding"]
     if not isinstance(model, ChatModel):
@@ -379,7 +379,7 @@ def capabilities_of(entry: Entry, model: Any) -> list[str]:
 
 
 def thinking_of(can: Capabilities, defaults: Mapping[str, Any]) -> OllamaThinking | UnsetType:
-    """Return what `think` can be, and what it is if a request does not say."""
+    """Return the possible values of `think`, and the default."""
     if not can.thinking:
         return UNSET
     switch: list[bool | str] = [False] if can.thinking_switch else []

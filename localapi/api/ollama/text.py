@@ -1,4 +1,4 @@
-"""`POST /api/chat` and `POST /api/generate`: answers as lines of JSON, or whole."""
+"""`POST /api/chat` and `POST /api/generate`: responses as lines of JSON, or whole."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OllamaToolCall(Struct):
 
 
 class OllamaMessage(Struct, kw_only=True):
-    """The answer, or what it grew by."""
+    """Response, or the next part of it."""
 
     role: Literal["assistant"] = "assistant"
     content: str = ""
@@ -50,7 +50,7 @@ class OllamaMessage(Struct, kw_only=True):
 
 
 class OllamaPart(Struct, kw_only=True):
-    """An answer, or a line of one. The last line tells the times, in nanoseconds, and the tokens."""
+    """Response, or a line of one. The last line has the times, in nanoseconds, and the token counts."""
 
     model: str
     created_at: str
@@ -66,13 +66,13 @@ class OllamaPart(Struct, kw_only=True):
 
 
 class OllamaChatPart(OllamaPart, kw_only=True):
-    """The answer to a conversation, or a line of it."""
+    """Response to a conversation, or a line of it."""
 
     message: OllamaMessage
 
 
 class OllamaGeneratePart(OllamaPart, kw_only=True):
-    """The answer to a prompt, or a line of it."""
+    """Response to a prompt, or a line of it."""
 
     response: str
     thinking: str | UnsetType = UNSET
@@ -85,7 +85,7 @@ def routes(registry: Registry) -> Blueprint:
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/api/chat"): Operation(
-        summary="The answer to a conversation, in Ollama's form.",
+        summary="Generate a response to a conversation, in Ollama's form.",
         content={JSON: OllamaChatPart, wire.LINES: None},
         body=OllamaChatRequest,
         example={"messages": [{"role": "user", "content": "Hello!"}], "stream": False},
@@ -93,7 +93,7 @@ OPERATIONS: Final[Operations] = {
         error=wire.OllamaError,
     ),
     ("POST", "/api/generate"): Operation(
-        summary="The answer to a prompt, in Ollama's form.",
+        summary="Generate a response to a prompt, in Ollama's form.",
         content={JSON: OllamaGeneratePart, wire.LINES: None},
         body=OllamaGenerateRequest,
         example={"prompt": "Hello!", "stream": False},
@@ -143,13 +143,13 @@ class OllamaReply:
         self._shape = shape
         self._load: DoneReason = "unload" if keep_alive == 0 else "load"
         self._call: Call | None = None
-        """The call whose arguments are still coming: Ollama's clients take calls whole."""
+        """Call whose arguments are incomplete: Ollama's clients expect whole calls."""
         self._calls = 0
         self._reason: protocol.StopReason = "stop"
         self._form: Form | None = None
-        """Form of a line that has nothing but text."""
+        """Form of a line with only text."""
         self._form_of = ""
-        """Time in it."""
+        """Time in that form."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> OllamaPart:
         if not answers:
@@ -161,7 +161,7 @@ class OllamaReply:
 
     def render(self, item: Event) -> Iterable[bytes]:
         if isinstance(item, Delta) and item.text and not (item.reasoning or item.logprobs):
-            return (self._line_of_text(item.text),)  # nearly all events of a stream are these
+            return (self._line_of_text(item.text),)  # nearly all events of a stream
         return self._lines(item)
 
     def _lines(self, item: Event) -> Iterator[bytes]:
@@ -176,7 +176,7 @@ class OllamaReply:
         return self._form.filled(text)
 
     def progress(self, progress: Progress) -> bytes:
-        """Return a space before the next line: it keeps the connection alive, and no client sees it."""
+        """Return a space before the next line, which keeps the connection alive and is invisible to clients."""
         return b" "
 
     def error(self, error: ApiError) -> bytes:

@@ -1,4 +1,4 @@
-"""The bodies of `POST /api/chat` and `POST /api/generate`, and the requests that they make."""
+"""Bodies of `POST /api/chat` and `POST /api/generate`, and the requests that they make."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ Image = Annotated[str, AfterValidator(_base64)]
 class OllamaFunction(BodyObject):
     name: str
     index: int | None = None
-    arguments: str | FreeObject | None = None  # as in chat requests: typing knows one union of the two
+    arguments: str | FreeObject | None = None  # as in chat requests, because typing knows one union of the two
 
 
 class OllamaCall(BodyObject):
     id: str | None = None
     index: int | None = None
-    """Its place, which that in the list says already."""
+    """Its index, which the position in the list already gives."""
     function: OllamaFunction
 
 
@@ -85,21 +85,21 @@ class OllamaRequest(BaseModel):
 
     @property
     def form(self) -> Form | None:
-        """Form that the answer must have."""
+        """Form that the response must have."""
         if isinstance(self.format, dict):
-            # In Ollama, additionalProperties is false if a schema leaves it out, as those of pydantic and zod do.
+            # In Ollama, additionalProperties is false if a schema omits it, as those of pydantic and zod do.
             return JsonSchema(json.dumps(self.format, ensure_ascii=False), closed=True)
         return JsonObject() if self.format == "json" else None
 
     @property
     def likely_tokens(self) -> int | None:
-        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
+        """Number of likeliest tokens to report; None if no log probabilities are requested."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def request(
         self, model: str, asks: Sequence[Chat | Complete], ignored: Sequence[str], images: Sequence[str] = ()
     ) -> NeutralRequest:
-        """Return the request as all dialects give it. `images`: where the body has some."""
+        """Return the neutral request. `images` are the places of images in the body."""
         if self.options is not None and (self.options.temperature or 0) > HIGHEST_TEMPERATURE:
             ignored = [*ignored, "options.temperature"]
         return NeutralRequest(
@@ -134,13 +134,13 @@ class OllamaRequest(BaseModel):
 
 
 class OllamaChatRequest(OllamaRequest):
-    """A conversation. Without messages, the model is loaded, or unloaded with `keep_alive: 0`."""
+    """Conversation. Without messages, the model is loaded, or unloaded with `keep_alive: 0`."""
 
     messages: Annotated[list[OllamaTurn], Field(default_factory=list, max_length=MAX_MESSAGES)]
     tools: Annotated[list[OllamaTool], Field(default_factory=list, max_length=MAX_TOOLS)]
 
     def neutral(self, model: str, ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it. `model` is the name of an entry."""
+        """Return the neutral request. `model` is the name of an entry."""
         if not self.messages:
             return self.request(model, [], ignored)
         last = self.messages[-1]
@@ -162,7 +162,7 @@ class OllamaChatRequest(OllamaRequest):
 
 
 class OllamaGenerateRequest(OllamaRequest):
-    """A prompt. Without one, the model is loaded, or unloaded with `keep_alive: 0`."""
+    """Prompt. Without one, the model is loaded, or unloaded with `keep_alive: 0`."""
 
     prompt: str = ""
     system: str | None = None
@@ -173,10 +173,13 @@ class OllamaGenerateRequest(OllamaRequest):
     context: list[int] | None = None
 
     def neutral(self, model: str, ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it. Raise InvalidRequest."""
+        """Return the neutral request. Raise InvalidRequest."""
         for name, instead in (
-            ("suffix", "This server completes texts at their end only"),
-            ("template", "The chat template is the model's own; send `raw: true` with a prompt that is written for it"),
+            ("suffix", "This server only continues texts at their end"),
+            (
+                "template",
+                "The chat template is always the model's own; send `raw: true` with a prompt in the model's format",
+            ),
             ("context", "Send the conversation to /api/chat instead"),
         ):
             if getattr(self, name):
@@ -198,7 +201,7 @@ class OllamaGenerateRequest(OllamaRequest):
 
 
 def _messages(turns: Sequence[OllamaTurn]) -> list[protocol.Message]:
-    """Return the turns as engines take them. Calls without ids get some, and results those of the calls they answer."""
+    """Return the turns as messages. Calls without ids get one, and results get the ids of the calls they answer."""
     found: list[protocol.Message] = []
     open_calls: list[FunctionCall] = []
     for at, turn in enumerate(turns):
@@ -223,13 +226,13 @@ def _messages(turns: Sequence[OllamaTurn]) -> list[protocol.Message]:
 
 
 def _answered(calls: Sequence[FunctionCall], name: str | None) -> str | None:
-    """Return the id of the call that a result without one answers: the first of its tool, or else the first."""
+    """Return the id of the call that a result without an id answers: the first of its tool, otherwise the first."""
     named = [call for call in calls if call.name == name] or calls
     return named[0].id if named else None
 
 
 def _data_url(image: str) -> str:
-    """Return an image as an address that says its type, which Ollama's clients do not send."""
+    """Return an image as a data: URL with its type, which Ollama's clients do not send."""
     beginning = base64.b64decode(image[:16] + "=" * (-len(image[:16]) % 4))
     kind = next((kind for mark, kind in _IMAGES if beginning.startswith(mark)), "png")
     return f"data:image/{kind};base64,{image}"

@@ -1,4 +1,4 @@
-"""Shared by Ollama's endpoints on the wire: names, times, errors, options and lines of JSON."""
+"""Objects that Ollama's endpoints share: names, times, errors, options and lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from localapi.runtime.registry import Registry
 LINES: Final = "application/x-ndjson"
 LATEST: Final = ":latest"
 HIGHEST_TEMPERATURE: Final = 2.0
-"""Bound of temperatures. Ollama has none, and some programs offer higher ones, whose answers are no more random."""
+"""Upper bound of temperatures. Ollama has none, and some programs offer higher ones, whose responses are no more
+random."""
 
 
 class OllamaError(Struct):
-    """The error, and what to do about it."""
+    """Error, with advice."""
 
     error: str
 
@@ -34,7 +35,7 @@ def error_body(error: ApiError) -> OllamaError:
 
 
 def now() -> str:
-    """Return the time of a reply. Pieces of text that come within a millisecond share one."""
+    """Return the time of a reply. Pieces of text within one millisecond share it."""
     return _written(time.time_ns() // 1_000_000)
 
 
@@ -50,14 +51,14 @@ def at(moment: datetime) -> str:
 
 
 def known_name(registry: Registry, name: str) -> str:
-    """Return the name of an entry for what a client calls it: Ollama's clients add `:latest` to names without a tag."""
+    """Return the entry name for a client's name: Ollama's clients add `:latest` to names without a tag."""
     if registry.snapshot.manifest.resolve(name) is None:
         return name.removesuffix(LATEST)
     return name
 
 
 def _no_limit(value: object) -> object:
-    """Return None for Ollama's numbers for no limit: -1, and -2 for all of the context."""
+    """Return None for Ollama's numbers for no limit: -1, and -2 for the whole context."""
     return None if value in (-1, -2) and not isinstance(value, bool) else value
 
 
@@ -65,7 +66,7 @@ ModelName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 
 
 def _whole(value: object) -> object:
-    """Return a whole number for 40.0: clients whose settings are all of one type send it so."""
+    """Return a whole number for 40.0: clients whose settings all have one type send it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -73,7 +74,7 @@ WholeNumber = Annotated[int | None, BeforeValidator(_whole)]
 
 
 class ModelOptions(BodyObject):
-    """Parameters by Ollama's names. Those that it has for loading a model are the manifest's to set."""
+    """Parameters by Ollama's names. Those about loading a model are set by the manifest."""
 
     temperature: float | None = None
     top_k: WholeNumber = None
@@ -88,7 +89,7 @@ class ModelOptions(BodyObject):
 
 
 NAMES: Final = {"max_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
-"""Ollama's names of parameters, if they are others."""
+"""Ollama's names of parameters, if they differ."""
 
 
 def parameters_of(options: ModelOptions | None) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def parameters_of(options: ModelOptions | None) -> dict[str, Any]:
 
 
 def names_of_options() -> dict[str, list[str]]:
-    """Return what clients call each parameter."""
+    """Return the client's names of the parameters."""
     return {name: [f"options.{NAMES.get(name, name)}"] for name in ChatParameters.model_fields}
 
 
@@ -116,5 +117,5 @@ class NamedModel(BaseModel):
 
     model: ModelName | None = None
     name: ModelName | None = None
-    """The older name of `model`."""
+    """Older name of `model`."""
     verbose: bool = False

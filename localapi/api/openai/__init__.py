@@ -1,1 +1,1 @@
-"""OpenAI's API and what its clients expect beside it: one file per endpoint."""
+"""OpenAI's API and related endpoints that its clients expect: one file per endpoint."""

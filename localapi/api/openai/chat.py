@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: one conversation, answered whole or as server-sent events."""
+"""`POST /v1/chat/completions`: the response to a conversation, whole or as server-sent events."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Logprobs(Struct):
 
 
 class AnswerMessage(Struct, kw_only=True):
-    """The answer."""
+    """Message of the model."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
@@ -83,7 +83,7 @@ class ChatChoice(Struct):
 
 
 class ChatCompletion(Struct, kw_only=True):
-    """The answers to a conversation."""
+    """Responses to a conversation."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -131,7 +131,7 @@ class ChunkChoice(Struct, kw_only=True):
 
 
 class ChatChunk(Struct, kw_only=True):
-    """Next part of the answers to a conversation."""
+    """Next part of the responses to a conversation."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -143,7 +143,7 @@ class ChatChunk(Struct, kw_only=True):
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/chat/completions"): Operation(
-        summary="The answer to a conversation.",
+        summary="Generate a response to a conversation.",
         content={JSON: ChatCompletion, EVENTS: None},
         body=ChatRequest,
         example={"messages": [{"role": "user", "content": "Hello!"}]},
@@ -182,9 +182,9 @@ class ChatReply(wire.EventStream[Event]):
         """Choices whose role has been sent."""
         self._custom_tools = custom_tools
         self._inputs: dict[tuple[int, int], list[str]] = {}
-        """Arguments of calls of custom tools, by choice and index. Their text is known when the JSON is complete."""
+        """Arguments of calls of custom tools, by choice and index. Their text is known once the JSON is complete."""
         self._forms: dict[int, Form] = {}
-        """Forms of chunks that have nothing but text, by choice."""
+        """Forms of chunks with only text, by choice."""
 
     def whole(self, answers: Sequence[Answer], usage: Finished) -> object:
         choices = [_choice(at, answer, self._custom_tools) for at, answer in enumerate(answers)]
@@ -208,7 +208,7 @@ class ChatReply(wire.EventStream[Event]):
         return self._forms[choice].filled(text)
 
     def _chunks_of(self, item: Event) -> Iterator[ChatChunk | dict[str, Any]]:
-        """Yield the role with an answer's first chunk, and usage at the end if the client asked for it."""
+        """Yield the role with a choice's first chunk, and usage at the end if the client requested it."""
         match item:
             case Delta() | ToolStart() | ToolArguments() | Ended() | Addition():
                 if item.choice not in self._begun:
@@ -225,7 +225,7 @@ class ChatReply(wire.EventStream[Event]):
                 yield self._chunk(usage=wire.usage(item))
 
     def _called(self, item: ToolStart | ToolArguments | Ended) -> Iterator[ChatChunk]:
-        """Yield what a call grows by, which may be one of a custom tool."""
+        """Yield the next part of a call, which may be one of a custom tool."""
         match item:
             case ToolStart() if item.name in self._custom_tools:
                 self._inputs[item.choice, item.index] = []
@@ -240,7 +240,7 @@ class ChatReply(wire.EventStream[Event]):
                 yield self._chunk(_chunk_choice(item))
 
     def _custom_inputs(self, of: int) -> Iterator[ChatChunk]:
-        """Yield the texts of an answer's calls of custom tools."""
+        """Yield the texts of a choice's calls of custom tools."""
         for (choice, index), pieces in self._inputs.items():
             if choice == of:
                 custom = CustomGrowth(input=custom_input("".join(pieces)))

@@ -59,7 +59,7 @@ class CompletionRequest(GenerationRequest):
         return list(self.prompt)  # type: ignore[arg-type]
 
     def neutral(self, ignored: Sequence[str], content: Mapping[str, Any]) -> NeutralRequest:
-        """Return the request as all dialects give it. `content` is the body."""
+        """Return the neutral request. `content` is the body."""
         asks = [
             Complete(
                 id=0,
@@ -89,7 +89,7 @@ def routes(registry: Registry) -> Blueprint:
 
 
 class CompletionLogprobs(Struct, kw_only=True):
-    """Parallel lists, with where each token begins in the answer's text."""
+    """Parallel lists, including where each token begins in the response's text."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -105,7 +105,7 @@ class CompletionChoice(Struct):
 
 
 class Completion(Struct, kw_only=True):
-    """The continuations of prompts."""
+    """Continuations of prompts."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -135,7 +135,7 @@ class CompletionChunk(Struct, kw_only=True):
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/completions"): Operation(
-        summary="The continuation of a text or of tokens.",
+        summary="Continue a text or tokens.",
         content={JSON: Completion, EVENTS: None},
         body=CompletionRequest,
         example={"prompt": "Once upon a time"},
@@ -160,7 +160,7 @@ class OpenAICompletions:
 
 
 def parse_completion(content: dict[str, Any]) -> tuple[CompletionRequest, list[str]]:
-    """Return the request, and the names of the fields that have no effect. Raise InvalidRequest."""
+    """Return the request, and the names of fields without effect. Raise InvalidRequest."""
     known = refuse(content, _NOT_HONOURED)
     request = body.parse(CompletionRequest, known)
     if request.echo and request.logprobs is not None:
@@ -206,7 +206,7 @@ class CompletionReply(wire.EventStream[Event]):
         return CompletionChunk(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
     def _logprobs(self, index: int, tokens: list[TokenLogprob]) -> CompletionLogprobs | None:
-        """Return the log probabilities of a choice's next tokens, if they were asked for."""
+        """Return the log probabilities of a choice's next tokens, if requested."""
         if self._request.logprobs is None or not tokens:
             return None
         offsets: list[int] = []

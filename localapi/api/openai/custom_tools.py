@@ -1,4 +1,4 @@
-"""Custom tools, whose argument is text. Engines know functions alone, so theirs is a function of one text.
+"""Custom tools, whose argument is text. Engines know only functions, so a custom tool becomes one with one string.
 
 The grammar that a custom tool may have is not enforced.
 """
@@ -9,7 +9,7 @@ import json
 from typing import Any, Final
 
 CUSTOM_INPUT: Final = "input"
-"""The one argument of a custom tool, as models see it: its text."""
+"""The only argument of a custom tool, as models see it: its text."""
 TEXT_ARGUMENT: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {CUSTOM_INPUT: {"type": "string"}},
@@ -20,7 +20,7 @@ TEXT_ARGUMENT: Final[dict[str, Any]] = {
 
 
 def custom_input(arguments: str) -> str:
-    """Return the text that a call of a custom tool holds; all of the arguments if they have another form."""
+    """Return the text in a call of a custom tool; all of the arguments if they have another form."""
     try:
         found = json.loads(arguments, strict=False)
     except (ValueError, RecursionError):

@@ -29,7 +29,7 @@ from localapi.worker.protocol import Embed, Embedded
 log = logging.getLogger(__name__)
 
 MOST_INPUTS: Final = 2048
-"""Maximum texts of a request, as at OpenAI."""
+"""Maximum number of texts in a request, as at OpenAI."""
 MOST_TOKENS: Final = 1_000_000
 TRUNCATED_HEADER: Final = "x-truncated-inputs"
 
@@ -45,7 +45,7 @@ InputType = Literal["query", "document", "search_query", "search_document", "pas
 
 
 class EmbeddingRequest(BaseModel):
-    """Texts, or the model's tokens, that are to become vectors."""
+    """Texts, or the model's tokens, to embed."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -55,17 +55,17 @@ class EmbeddingRequest(BaseModel):
     dimensions: Annotated[int | None, Field(ge=1)] = None
     input_type: Annotated[
         InputType | None,
-        Field(description="Chooses the prefix of the entry's `prefixes`."),
+        Field(description="Selects the prefix from the entry's `prefixes`."),
     ] = None
     truncate: Annotated[
-        bool | None, Field(description="Drop the end of a text that is too long, instead of refusing it.")
+        bool | None, Field(description="Truncate texts that are too long, instead of refusing them.")
     ] = None
     user: str | None = None
     keep_alive: KeepAlive = None
 
 
 class Embedding(Struct, kw_only=True):
-    """The vector of one text."""
+    """Vector of one text."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -81,7 +81,7 @@ class EmbeddingUsage(Struct):
 
 
 class EmbeddingReply(Struct, kw_only=True):
-    """The vectors, in the order of the texts."""
+    """Vectors, in the order of the texts."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
@@ -109,7 +109,7 @@ def routes(registry: Registry) -> Blueprint:
 
 
 async def vectors_of(generation: Generation, request: EmbeddingRequest) -> Embedded:
-    """Return the vectors that a request asks for. Raise ApiError."""
+    """Return the requested vectors. Raise ApiError."""
     ask = asked(request, embedding_options(generation.expected.options))
 
     def question(lease: Lease) -> list[Embed]:
@@ -138,7 +138,7 @@ async def vectors_of(generation: Generation, request: EmbeddingRequest) -> Embed
 
 
 def asked(request: EmbeddingRequest, options: EmbeddingOptions) -> Embed:
-    """Return the engine's request. Raise InvalidRequest for dimensions that the model cannot have."""
+    """Return the engine's request. Raise InvalidRequest for dimensions that the model does not support."""
     if request.dimensions is not None and not options.matryoshka:
         raise InvalidRequest(
             "This model's vectors cannot be shortened, so `dimensions` must be omitted. If the model was trained for "
@@ -179,7 +179,7 @@ def written(request: EmbeddingRequest, got: Embedded) -> EmbeddingReply:
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/embeddings"): Operation(
-        summary="Vectors of texts.",
+        summary="Embed texts.",
         content={JSON: EmbeddingReply},
         body=EmbeddingRequest,
         example={"input": ["A cat sits on the mat.", "A dog lies on the sofa."]},

@@ -1,7 +1,7 @@
-"""Bodies that cannot be read here, and may yet be understood by a server that they are forwarded to.
+"""Bodies that cannot be interpreted here, but perhaps by the server to which they are forwarded.
 
-Such a server may know parameters, parts of messages and tools that this one does not. Only what this server needs
-itself is checked.
+Such a server may know parameters, message parts and tools that this one does not. Only what this server needs itself is
+checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ForwardedRequest(BodyObject):
 
     @classmethod
     def read(cls, content: dict[str, Any], refusal: InvalidRequest) -> Self:
-        """Return the body. Raise `refusal`, which says what is wrong with it, if not even this can be read."""
+        """Return the body. Raise `refusal`, which says what is wrong with it, if not even this much can be read."""
         try:
             return cls.model_validate(content)
         except ValidationError:
@@ -63,7 +63,7 @@ class ForwardedChat(ForwardedRequest):
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
 
     def neutral(self, content: dict[str, Any], refusal: InvalidRequest) -> NeutralRequest:
-        """Return the request as all dialects give it. `content` is the body."""
+        """Return the neutral request. `content` is the body."""
         return self.request(Chat(id=0, messages=[], n=self.n, original=content), content, refusal)
 
 
@@ -74,7 +74,7 @@ class ForwardedCompletion(ForwardedRequest):
     logprobs: int | None = None
 
     def neutral(self, content: dict[str, Any], refusal: InvalidRequest) -> NeutralRequest:
-        """Return the request as all dialects give it. `content` is the body."""
+        """Return the neutral request. `content` is the body."""
         prompts = 1
         if isinstance(self.prompt, list) and not all(isinstance(part, int) for part in self.prompt):
             prompts = len(self.prompt)

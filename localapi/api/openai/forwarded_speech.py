@@ -1,4 +1,4 @@
-"""Speech by a model on another server: its reply is sent on as it comes, in that server's own format."""
+"""Speech by a model on another server: its reply is forwarded as it arrives, in that server's own format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class ForwardedSpeechRequest(BodyObject):
-    """Fields of the body that this server needs. The other server judges the rest."""
+    """Fields of the body that this server needs. The other server checks the rest."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
@@ -57,7 +57,7 @@ async def forwarded_speech(registry: Registry, content: dict[str, Any]) -> Respo
 
 
 def forwarded_body(content: dict[str, Any], options: SpeechOptions) -> dict[str, Any]:
-    """Return the body to send: what the client wrote, over its voice in the manifest and the entry's defaults."""
+    """Return the body to send: the client's values, over its voice in the manifest and the entry's defaults."""
     found = dict(content)
     defaults = options.defaults.model_dump(exclude_none=True)
     voice = found.get("voice") or defaults.get("voice")

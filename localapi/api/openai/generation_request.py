@@ -1,4 +1,4 @@
-"""Shared by OpenAI's chat and completion requests: fields, and what is refused."""
+"""Fields that OpenAI's chat and completion requests share, and what is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_EFFECT: Final = frozenset(
         "prompt_cache_options",
     }
 )
-"""OpenAI's fields about the caller or billing, and cache hints, which change no answer."""
+"""Fields of OpenAI's about the caller or billing, and cache hints, which do not change the response."""
 
 
 HINTS: Final[Mapping[str, tuple[Any, ...]]] = {
@@ -38,17 +38,17 @@ HINTS: Final[Mapping[str, tuple[Any, ...]]] = {
     "service_tier": ("auto", "default"),
     "verbosity": ("medium",),
 }
-"""OpenAI's hints that an answer may ignore, with the values that ask for nothing. The reply names them."""
+"""Hints of OpenAI's that a server may ignore, with the values that have no effect anyway. The reply names them."""
 
 TokenNumber = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Pattern = Annotated[str, Field(min_length=1, max_length=10_000)]
-"""A regular expression that the whole answer matches."""
+"""A regular expression that the whole response must match."""
 Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
-"""A grammar of the whole answer, in llguidance's dialect of Lark."""
+"""A grammar of the whole response, in llguidance's dialect of Lark."""
 
 
 class BodyObject(BaseModel):
-    """An object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
+    """Object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
@@ -56,7 +56,7 @@ class BodyObject(BaseModel):
 class StreamOptions(BodyObject):
     include_usage: bool = False
     include_obfuscation: bool = False
-    """Padding against observers of the network; on one machine there is nothing to pad."""
+    """Padding against observers of the network, which is not needed on one machine."""
 
 
 def without_empty(value: object) -> object:
@@ -72,7 +72,7 @@ def _limit(value: object) -> object:
 
 
 def greedy_share(value: float | None) -> float | None:
-    """Replace 0, which asks for the likeliest token, by a value so small that it does the same."""
+    """Replace 0, which means the likeliest token, by a value so small that it has the same effect."""
     return GREEDY_TOP_P if value == 0 else value
 
 
@@ -80,12 +80,12 @@ MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
 
 
 class GenerationRequest(GenerationParameters):
-    """The part of a body that both endpoints share."""
+    """Part of a body that both endpoints share."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-    # What clients send for "nothing" is taken from them, and is a mistake in a manifest.
+    # Values that clients send for "nothing" are accepted here, but are mistakes in a manifest.
     top_p: Annotated[float | None, Field(ge=0, le=1), AfterValidator(greedy_share)] = None
     max_tokens: MaxTokens = None
     stop: Annotated[
@@ -102,21 +102,21 @@ class GenerationRequest(GenerationParameters):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def parameters(self) -> ChatParameters:
-        """Return the parameters that the client set, and no others."""
+        """Return only the parameters that the client set."""
         return ChatParameters.model_validate(
             self.model_dump(include=set(ChatParameters.model_fields), exclude_none=True)
         )
 
 
 def form_of(regex: str | None, grammar: str | None) -> Regex | Lark | None:
-    """Return the form that these two fields ask for."""
+    """Return the form that these two fields require."""
     if regex is not None:
         return Regex(regex)
     return Lark(grammar) if grammar is not None else None
 
 
 def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Return the body without the fields that ask for nothing. Raise InvalidRequest for one that cannot be honoured."""
+    """Return the body without fields that have no effect. Raise InvalidRequest for one that cannot be honoured."""
     nothing = {name for name, harmless in HINTS.items() if any(_same(content.get(name), value) for value in harmless)}
     nothing |= {*not_honoured, *NO_EFFECT}
     for name, harmless in not_honoured.items():
@@ -130,21 +130,21 @@ def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...
 
 
 def unknown_fields(request: BaseModel, content: Mapping[str, Any]) -> list[str]:
-    """Return the fields of the body that the request does not know, in order; of a list's items each kind once."""
+    """Return the fields of the body that the request does not know, in order; in a list's items, each name once."""
     found: dict[str, str] = {}
     _collect_unknown(request, content, "", found)
     return sorted(found.values())
 
 
 def _collect_unknown(value: object, given: object, place: str, found: dict[str, str]) -> None:
-    """Compare a part of the request with what it was made of."""
+    """Compare a part of the request with the part of the body that it was made from."""
     if isinstance(value, BaseModel) and isinstance(given, Mapping):
         known = {field.alias or name: name for name, field in type(value).model_fields.items()}
         for key, item in given.items():
             path = f"{place}.{key}" if place else key
             if key in known:
                 _collect_unknown(getattr(value, known[key]), item, path, found)
-            elif not place or item not in (None, []):  # inside of messages, clients send back what they got
+            elif not place or item not in (None, []):  # in messages, clients send back what they received
                 found.setdefault(_INDEX.sub("[]", path), path)
     elif isinstance(value, list) and isinstance(given, list):
         for at, (item, raw) in enumerate(zip(value, given, strict=False)):

@@ -1,4 +1,4 @@
-"""`GET /v1/models` and `GET /v1/models/{id}`: what the manifest offers."""
+"""`GET /v1/models` and `GET /v1/models/{id}`: the models that the manifest offers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from localapi.runtime.registry import Registry
 
 
 def routes(registry: Registry) -> Blueprint:
-    """Both endpoints. An id may hold slashes, raw or percent-encoded; an alias answers with its entry."""
+    """Return both endpoints. An id may contain slashes, raw or percent-encoded; an alias returns its entry."""
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/v1/models")
@@ -49,7 +49,7 @@ ANTHROPIC_VERSION: Final[Schema] = {
     "name": wire.VERSION_HEADER,
     "in": "header",
     "schema": {"type": "string"},
-    "description": "Only sent by clients of Anthropic's API; its value is ignored.",
+    "description": "Sent only by clients of Anthropic's API; its value is ignored.",
     "example": "2023-06-01",
 }
 PAGE: Final[tuple[Schema, ...]] = (
@@ -57,18 +57,18 @@ PAGE: Final[tuple[Schema, ...]] = (
     {"name": "after_id", "in": "query", "schema": {"type": "string"}},
     {"name": "before_id", "in": "query", "schema": {"type": "string"}},
 )
-"""Query for a part of the list, from Anthropic's clients. Others get all of it."""
+"""Query for a part of the list, from Anthropic's clients. Others get the whole list."""
 
 OPERATIONS: Final[Operations] = {
     ("GET", "/v1/models"): Operation(
-        summary="All models. Clients of Anthropic's API get them in its form.",
+        summary="List all models. Clients of Anthropic's API get them in its form.",
         content={JSON: ModelList | anthropic.ModelPage},
         parameters=(ANTHROPIC_VERSION, *PAGE),
         errors=frozenset({400}),
         error=ErrorReply | wire.ErrorMessage,
     ),
     ("GET", "/v1/models/{id}"): Operation(
-        summary="One model.",
+        summary="Describe one model.",
         content={JSON: ModelObject | anthropic.ModelInfo},
         errors=frozenset({404}),
         error=ErrorReply | wire.ErrorMessage,

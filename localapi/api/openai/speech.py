@@ -1,4 +1,4 @@
-"""`POST /v1/audio/speech`: a text, spoken. The sound leaves as it is made: as a file, or as server-sent events."""
+"""`POST /v1/audio/speech`: text to speech. Audio is sent while it is generated, as a file or as server-sent events."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from localapi.kinds import SPEECH
 from localapi.runtime.registry import Registry
 
 FRAMES_PER_SECOND: Final = 50
-"""Tokens of sound per second in usage: OpenAI has no public rule, so frames of 20 ms are counted, as in codecs."""
+"""Audio tokens per second in usage: OpenAI has no public rule, so frames of 20 ms are counted, as in codecs."""
 MAX_BODY_BYTES: Final = 2 * LONGEST_WRITTEN + MEGABYTE
-"""A text, and the two recordings that a request can bring (ref_audio, source_audio)."""
+"""Maximum size of a text with the two recordings that a request can contain (ref_audio, source_audio)."""
 
 
 def routes(registry: Registry) -> Blueprint:
@@ -47,7 +47,7 @@ def routes(registry: Registry) -> Blueprint:
 
 
 def _is_forwarded(registry: Registry, model: object) -> bool:
-    """Return whether a model is on another server. A pool's members may be anywhere, so that its sound is made here."""
+    """Return whether a model is on another server. A pool's members may be anywhere, so its audio is made here."""
     try:
         entry = registry.resolve(str(model), SPEECH)
     except ApiError:  # raised again when the rest of the request has been read
@@ -77,7 +77,7 @@ class SpeechUsage(Struct, kw_only=True):
 
 
 class TimedSpeech(Struct, kw_only=True):
-    """A file of sound as base64, and when each part is said."""
+    """Audio file in base64, with the times of each part."""
 
     audio: str
     format: str
@@ -89,7 +89,7 @@ class TimedSpeech(Struct, kw_only=True):
 
 
 class AudioDelta(Struct, tag_field="type", tag="speech.audio.delta"):
-    """Some more of the file, as base64."""
+    """Next part of the file, in base64."""
 
     audio: str
 
@@ -105,7 +105,7 @@ class AudioDone(Struct, tag_field="type", tag="speech.audio.done"):
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/audio/speech"): Operation(
-        summary="A text, spoken.",
+        summary="Convert text to speech.",
         content={**{each.content_type: None for each in FORMATS.values()}, EVENTS: None, JSON: TimedSpeech},
         body=SpeechRequest,
         example={"input": "Good morning!"},
@@ -116,7 +116,7 @@ OPERATIONS: Final[Operations] = {
 
 
 async def spoken(registry: Registry, content: dict[str, Any], cache: SpeechCache) -> Response:
-    """Return the reply in the shape that the request asks for. Raise ApiError before anything is sent."""
+    """Return the reply in the requested shape. Raise ApiError before anything is sent."""
     request = parse_speech(content)
     neutral = request.neutral()
     with neutral.in_words_of_client():
@@ -145,7 +145,7 @@ def _timed_speech(speech: Speech, pieces: list[Piece]) -> TimedSpeech:
 
 
 def _events(speech: Speech, piece: Piece) -> Iterator[AudioDelta | AudioTimestamps | AudioDone]:
-    """Yield server-sent events as OpenAI names them, and `speech.audio.timestamps` if times were requested."""
+    """Yield server-sent events with OpenAI's names, and `speech.audio.timestamps` if times were requested."""
     if piece.data:
         yield AudioDelta(base64.b64encode(piece.data).decode())
     if speech.request.timestamps is not None and piece.segments:

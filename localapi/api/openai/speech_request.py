@@ -1,4 +1,4 @@
-"""The body of `POST /v1/audio/speech`: OpenAI's fields, and those that other speech servers have."""
+"""Body of `POST /v1/audio/speech`: OpenAI's fields, and those of other speech servers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from localapi.errors import InvalidRequest
 from localapi.http import body
 
 _TAG: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{1,8})*")
-"""A language as BCP 47 writes it."""
+"""Pattern of a BCP 47 language tag."""
 EMPTY_IS_UNSAID: Final = frozenset({*ENGINE_OPTIONS, "instructions", "voice"})
-"""Fields that clients send empty if their user wrote nothing."""
+"""Fields that clients send empty if their user set nothing."""
 
 
 def _voice_name(value: object) -> object:
-    """OpenAI's `{"id": name}` is that name."""
+    """Return the name in OpenAI's `{"id": name}`."""
     return value["id"] if isinstance(value, dict) and set(value) == {"id"} else value
 
 
@@ -41,14 +41,14 @@ class SpeechRequest(SpeechParameters):
     """The older name of response_format."""
     stream_format: Literal["audio", "sse"] = "audio"
     stream: bool | None = None
-    """False: the reply has a length, and is sent when all is said."""
+    """False: the reply has a length, and is sent once the speech is complete."""
     language: str | None = None
-    """Language of the text, as a BCP 47 tag; "auto" and "" count as left out."""
+    """Language of the text, as a BCP 47 tag; "auto" and "" count as unset."""
     timestamps: Literal["sentence", "word"] | None = None
     """Unit of the times to report: in the reply's JSON, or as events."""
 
     def neutral(self) -> NeutralSpeech:
-        """Return the request as all dialects give it. Raise InvalidRequest."""
+        """Return the neutral request. Raise InvalidRequest."""
         said = self.model_dump(include=set(SpeechParameters.model_fields), exclude_none=True)
         names: dict[str, list[str]] = {}
         for name, older in (("response_format", "format"), ("instruct_text", "instructions")):
@@ -76,7 +76,7 @@ class SpeechRequest(SpeechParameters):
 
 
 def parse_speech(content: dict[str, Any]) -> SpeechRequest:
-    """Return the body without fields that are empty because the user chose nothing. Raise InvalidRequest."""
+    """Return the body without fields that are empty because the user set nothing. Raise InvalidRequest."""
     return body.parse(
         SpeechRequest,
         {

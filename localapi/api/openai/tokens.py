@@ -1,4 +1,4 @@
-"""`POST /v1/tokenize` and `POST /v1/detokenize`: text to a model's tokens, and back."""
+"""`POST /v1/tokenize` and `POST /v1/detokenize`: from text to a model's tokens, and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from localapi.worker.protocol import Detokenize, DetokenizedText, Event, Tokeniz
 
 
 class TokenizeRequest(BaseModel):
-    """A text, or a conversation with everything that a chat request may have: tools, options, a prefilled answer."""
+    """Text, or a conversation with everything that a chat request may contain: tools, options, a prefilled response."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -35,7 +35,7 @@ class TokenizeRequest(BaseModel):
 
 
 class DetokenizeRequest(BaseModel):
-    """Tokens by their numbers."""
+    """Tokens by id."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -85,14 +85,14 @@ def routes(registry: Registry) -> Blueprint:
 
 OPERATIONS: Final[Operations] = {
     ("POST", "/v1/tokenize"): Operation(
-        summary="The tokens of a text.",
+        summary="Convert text to tokens.",
         content={JSON: TokensReply},
         body=TokenizeRequest,
         example={"text": "Hello!"},
         errors=ERRORS_OF_WORK,
     ),
     ("POST", "/v1/detokenize"): Operation(
-        summary="The text of tokens.",
+        summary="Convert tokens to text.",
         content={JSON: TextReply},
         body=DetokenizeRequest,
         example={"tokens": [72, 105]},
@@ -117,6 +117,6 @@ async def _tokens_of_chat(registry: Registry, content: dict[str, Any]) -> Respon
 
 
 async def _reply(registry: Registry, model: str, ask: Tokenize | Detokenize) -> Event | Any:
-    """Return the one event that answers."""
+    """Return the single event of the reply."""
     async with aclosing(begin(registry, model, CHAT).events(lambda _: [ask])) as events:
         return await anext(events)

@@ -1,4 +1,4 @@
-"""A transcript in the formats of OpenAI's endpoint: JSON, text and subtitles, whole or as events."""
+"""Transcript in the formats of OpenAI's endpoint: JSON, text and subtitles, whole or as events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VTT: Final = "text/vtt; charset=utf-8"
 
 
 class DurationUsage(Struct, tag_field="type", tag="duration"):
-    """Length of the transcribed sound, in seconds."""
+    """Length of the transcribed audio, in seconds."""
 
     seconds: float
 
@@ -35,11 +35,11 @@ class TranscribedWord(Struct, kw_only=True):
 
 
 class TranscribedSegment(Struct, kw_only=True):
-    """Part of the text. What the engine does not tell is 0."""
+    """Part of the text. Values that the engine does not report are 0."""
 
     id: int
     seek: int
-    """Hundredths of a second."""
+    """Position in hundredths of a second."""
     start: float
     end: float
     text: str
@@ -58,11 +58,11 @@ class Transcription(Struct, kw_only=True):
 
 
 class VerboseTranscription(Struct, kw_only=True):
-    """The text of a file with its times."""
+    """Text of a file, with its times."""
 
     task: Literal["transcribe", "translate"]
     language: str
-    """Its name in English, of the sound."""
+    """English name of the spoken language."""
     duration: float
     text: str
     segments: list[TranscribedSegment] | UnsetType = UNSET
@@ -71,7 +71,7 @@ class VerboseTranscription(Struct, kw_only=True):
 
 
 class TextDelta(Struct, tag_field="type", tag="transcript.text.delta"):
-    """The next text of a stream; its times, in seconds, only for `verbose_json`."""
+    """Next text of a stream; its times, in seconds, only for `verbose_json`."""
 
     delta: str
     start: float | UnsetType = UNSET
@@ -79,7 +79,7 @@ class TextDelta(Struct, tag_field="type", tag="transcript.text.delta"):
 
 
 class TextDone(Struct, tag_field="type", tag="transcript.text.done", kw_only=True):
-    """The end of a stream, with the whole text; the rest only for `verbose_json`."""
+    """End of a stream, with the whole text; the rest only for `verbose_json`."""
 
     text: str
     language: str | UnsetType = UNSET
@@ -90,7 +90,7 @@ class TextDone(Struct, tag_field="type", tag="transcript.text.done", kw_only=Tru
 
 @dataclass
 class Transcript:
-    """A transcript as far as it has come."""
+    """Transcript as far as it has arrived."""
 
     translated: bool
     granularities: Sequence[Granularity]
@@ -99,7 +99,7 @@ class Transcript:
     language: str | None = None
 
     def add(self, event: Event) -> None:
-        """Take an engine's event."""
+        """Add an event of the engine."""
         if isinstance(event, Heard):
             self.segments += event.segments
         elif isinstance(event, Transcribed):
@@ -124,7 +124,7 @@ class Transcript:
                 return json_reply(Transcription(text=self.text, usage=self._usage()))
 
     def events(self, event: Event, *, verbose: bool) -> Iterator[TextDelta | TextDone]:
-        """Take an engine's event, and yield what a stream says about it. The deltas together are the text."""
+        """Add an event of the engine, and yield the stream's events for it. The deltas together are the text."""
         if isinstance(event, Heard):
             for segment in event.segments:
                 text = segment.text if self.segments else segment.text.lstrip()

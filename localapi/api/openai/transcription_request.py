@@ -1,4 +1,4 @@
-"""The fields of a transcription's form, checked: everything in a form is text, and lists have brackets."""
+"""Fields of a transcription's form, checked: everything in a form is text, and names of lists have brackets."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class TranscriptionFields(BaseModel):
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     language: Annotated[
-        str | None, Field(min_length=2, max_length=40, description="Of the sound: a code such as en, or a name.")
+        str | None, Field(min_length=2, max_length=40, description="Spoken language: a code such as en, or a name.")
     ] = None
     prompt: Annotated[
-        str | None, Field(max_length=MAX_PROMPT, description="Text that shows the model names and style.")
+        str | None, Field(max_length=MAX_PROMPT, description="Example text that shows names and style to the model.")
     ] = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] = "json"
     temperature: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
@@ -45,18 +45,18 @@ class TranscriptionFields(BaseModel):
 
     @property
     def granularities(self) -> Sequence[Granularity]:
-        """Unit whose times are wanted."""
+        """Units whose times are requested."""
         return self.timestamp_granularities or ("segment",)
 
 
 class TranscriptionForm(TranscriptionFields):
-    """A file, and what to do with it."""
+    """File, with what to do with it."""
 
     file: Annotated[bytes, Field(json_schema_extra={"format": "binary"}, description="Audio or video of any kind.")]
 
 
 def read_fields(fields: Mapping[str, Sequence[str]]) -> tuple[TranscriptionFields, dict[str, Any]]:
-    """Return the request, and the fields as they were understood. Empty ones are unset. Raise InvalidRequest."""
+    """Return the request, and the fields as they were understood. Empty fields are unset. Raise InvalidRequest."""
     content: dict[str, Any] = {}
     for written, values in fields.items():
         name = _BRACKETS.sub("", written)
@@ -65,7 +65,7 @@ def read_fields(fields: Mapping[str, Sequence[str]]) -> tuple[TranscriptionField
         if not given:
             continue
         if nested and nested[1] == "chunking_strategy":
-            # An object, such as {"type": "server_vad"}, comes in parts. Another server gets them as they stand.
+            # An object, such as {"type": "server_vad"}, arrives in parts, which another server gets unchanged.
             content["chunking_strategy"] = written
             continue
         if name in LISTS:
@@ -79,17 +79,17 @@ def read_fields(fields: Mapping[str, Sequence[str]]) -> tuple[TranscriptionField
 
 
 def check_for_own_engine(request: TranscriptionFields) -> None:
-    """Raise InvalidRequest for what is right, and only other servers can do."""
+    """Raise InvalidRequest for valid requests that only other servers support."""
     if request.response_format == "diarized_json":
         raise InvalidRequest(
-            "This model does not tell speakers apart, so there is no diarized_json. Use verbose_json.",
+            "This model cannot identify speakers, so diarized_json is not available. Use verbose_json.",
             param="response_format",
             code="unsupported_parameter",
         )
     for name in ("known_speaker_names", "known_speaker_references"):
         if getattr(request, name):
             raise InvalidRequest(
-                f"This model does not tell speakers apart, so '{name}' must be omitted.",
+                f"This model cannot identify speakers, so '{name}' must be omitted.",
                 param=name,
                 code="unsupported_parameter",
             )
@@ -106,13 +106,13 @@ def check_for_own_engine(request: TranscriptionFields) -> None:
         )
     if request.stream and request.response_format in SUBTITLES:
         raise InvalidRequest(
-            f"A stream cannot be {request.response_format}. Leave out 'stream', or use verbose_json, whose last event "
+            f"{request.response_format} cannot be streamed. Leave out 'stream', or use verbose_json, whose last event "
             "has the times.",
             param="stream",
         )
     if request.chunking_strategy not in (None, "auto"):
         raise InvalidRequest(
-            "Sound is always cut where nobody speaks, so 'chunking_strategy' can only be auto.",
+            "Audio is always split at pauses, so 'chunking_strategy' can only be auto.",
             param="chunking_strategy",
             code="unsupported_parameter",
         )

@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions` and `/v1/audio/translations`: a file to text, whole or as server-sent events."""
+"""`POST /v1/audio/transcriptions` and `/v1/audio/translations`: from a file to text, whole or as server-sent events."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def _reply(registry: Registry, *, translate: bool) -> Response:
 
 
 def _most_bytes(registry: Registry, come: Form) -> int:
-    """Return the size that a file may have, by the model if that is known yet, or else by the largest limit."""
+    """Return the maximum size of a file: the model's if the model is already known, otherwise the largest limit."""
     try:
         entry = registry.expected(registry.resolve(come.value("model") or "", TRANSCRIPTION))
     except ApiError:  # raised again when the form has been read
@@ -144,7 +144,7 @@ class TranscriptionWork:
         return await self.generation.whole(self._requests, self._collected)
 
     async def stream(self) -> Response:
-        """Return a stream. That of another server is passed on as it comes."""
+        """Return a stream. Another server's stream is passed on as it arrives."""
         items: Ahead[Event] = Ahead(self._noted(self.generation.events(self._requests)), size=event_bytes)
         if transcription_options(self.generation.expected.options).forwards:
             return await forwarded_reply(items, self.generation.entry.id)
@@ -205,7 +205,7 @@ class TranscriptionWork:
                 yield event
 
     def _fields(self, options: TranscriptionOptions) -> dict[str, Any]:
-        """Return the fields as the client sent them, with the entry's language if there is none."""
+        """Return the fields as the client sent them, with the entry's language if none is set."""
         fields: dict[str, Any] = dict(self.form.fields)
         if self.request.language is None and options.language is not None and not self.translate:
             fields["language"] = [options.language]
@@ -233,5 +233,8 @@ OPERATIONS: Final[Operations] = {
         max_body_bytes=MAX_BODY_BYTES,
         errors=ERRORS_OF_WORK,
     )
-    for name, summary in (("transcriptions", "The text of a file."), ("translations", "The English text of a file."))
+    for name, summary in (
+        ("transcriptions", "Transcribe a file."),
+        ("translations", "Translate speech in a file to English text."),
+    )
 }

@@ -20,12 +20,12 @@ from localapi.runtime.registry import Registry
 
 
 def routes(registry: Registry) -> Blueprint:
-    """Both endpoints."""
+    """Return both endpoints."""
     blueprint = Blueprint("voices", __name__)
 
     @blueprint.get("/v1/audio/voices")
     async def list_voices() -> Response:
-        """Return the voices of all speech models, or of the one that `?model=` names."""
+        """Return the voices of all speech models, or of the one named by `?model=`."""
         name = request.args.get("model")
         entries = _speech_entries(registry) if name is None else [registry.resolve(name, SPEECH)]
         return json_reply(VoiceList([voice for entry in entries for voice in await _voices(registry, entry)]))
@@ -71,16 +71,16 @@ _MODEL: Final[Schema] = {
     "in": "query",
     "required": False,
     "schema": {"type": "string"},
-    "description": "The voices of this speech model only.",
+    "description": "Only the voices of this speech model.",
 }
 OPERATIONS: Final[Operations] = {
     ("GET", "/v1/audio/voices"): Operation(
-        summary="The voices of speech models.",
+        summary="List the voices of speech models.",
         content={JSON: VoiceList},
         errors=frozenset({400, 404}),
         parameters=(_MODEL,),
     ),
-    ("GET", "/v1/audio/models"): Operation(summary="The speech models.", content={JSON: SpeechModelList}),
+    ("GET", "/v1/audio/models"): Operation(summary="List the speech models.", content={JSON: SpeechModelList}),
 }
 
 
@@ -89,7 +89,7 @@ def _speech_entries(registry: Registry) -> list[Entry]:
 
 
 async def _voices(registry: Registry, entry: Entry) -> list[VoiceObject]:
-    """Return the names of the manifest first, then the engine's; of a pool, those that all members have."""
+    """Return the manifest's names first, then the engine's; for a pool, those that all members have."""
     instance = registry.instance(entry.id)
     if isinstance(instance, Pool):
         first, *others = [await _voices(registry, member.entry) for member in instance.members]

@@ -1,4 +1,4 @@
-"""Shared by OpenAI's endpoints on the wire: error objects, usage, and server-sent events."""
+"""Objects that OpenAI's endpoints share: errors, usage, and server-sent events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 class ErrorDetails(Struct):
-    """The error, and what to do about it."""
+    """Error, with advice."""
 
     message: str
     type: str
@@ -73,7 +73,7 @@ def usage(finished: Finished) -> Usage | None:
 
 
 def with_fields(part: Struct, *further: dict[str, Any]) -> dict[str, Any]:
-    """Return a part of a reply with further fields, which another server gave."""
+    """Return a part of a reply with further fields from another server."""
     whole: dict[str, Any] = to_builtins(part)
     for fields in further:
         for key, value in fields.items():
@@ -108,7 +108,7 @@ def chunk_with_addition(chunk: Struct, addition: Addition) -> dict[str, Any]:
 
 
 class EventStream(Generic[Item]):
-    """A stream of OpenAI's server-sent events. Comments say what no event has a place for, as JSON."""
+    """Stream of OpenAI's server-sent events. Facts without an event of their own are sent as comments in JSON."""
 
     content_type = EVENT_STREAM
 

@@ -1,4 +1,4 @@
-"""Finished speech, cached for repeated requests if the entry's `speech_cache_mb` allows it."""
+"""Generated speech, cached for repeated requests if the entry's `speech_cache_mb` allows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localapi.api.speech.recording import SaidSegment
 
 @dataclass(frozen=True)
 class FinishedSpeech:
-    """A file, and when its segments are said."""
+    """File, with the times of its segments."""
 
     data: bytes
     segments: list[SaidSegment]
@@ -22,7 +22,7 @@ class FinishedSpeech:
 
 
 def content_key(*parts: object) -> bytes:
-    """Return a hash of all the parts: whatever determines the sound and its encoding."""
+    """Return a hash of all the parts, which are everything that determines the audio and its encoding."""
     return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=32).digest()
 
 
@@ -42,7 +42,7 @@ class SpeechCache:
     def keep(
         self, entry_id: str, key: bytes, speech: FinishedSpeech, *, most_bytes: int, entries: Collection[str]
     ) -> None:
-        """Keep it if it fits, and forget what no longer does, and entries that are no more."""
+        """Add speech if it fits; drop what no longer fits, and entries that no longer exist."""
         self._kept = {name: kept for name, kept in self._kept.items() if name in entries}
         kept = self._kept.setdefault(entry_id, OrderedDict())
         kept[key] = speech

@@ -1,4 +1,4 @@
-"""The voices of a speech entry: those that its engine lists, and the one that a request means."""
+"""Voices of a speech entry: those that its engine lists, and the one that a request means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loaded_engine(registry: Registry, entry: Entry) -> Engine | None:
 
 
 async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | None:
-    """Return the voices that the loaded engine lists, or those known without loading it; None if unknown."""
+    """Return the voices that the loaded engine lists, otherwise those known without loading it; None if unknown."""
     if engine is not None and engine.loaded.voices is not None:
         return engine.loaded.voices
     return await speech_options(entry.options).known_voices()
@@ -35,15 +35,15 @@ async def engine_voices(entry: Entry, engine: Engine | None) -> list[Voice] | No
 def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voice: str | None) -> str | None:
     """Return the engine's own spelling of a voice. Raise InvalidRequest if it has no such voice.
 
-    `asked` is the request's name for it. If the engine's voices are unknown, every name stands for itself, but a
-    request may not name a file.
+    `asked` is the request's name for it. If the engine's voices are unknown, every name is passed on, but a request may
+    not name a file.
     """
     if voice is None:
         return None
     if known is None:
         if voice == asked and not _is_mapped(entry, voice) and _FILE.search(voice):
             raise InvalidRequest(
-                f"{voice!r} is no name of a voice. Where it is the engine's, give it one in the manifest: "
+                f"{voice!r} is not a voice name. If the engine has this voice, name it in the manifest: "
                 "`voices: {NAME: VOICE}`.",
                 param="voice",
             )

@@ -1,6 +1,6 @@
-"""A request for speech as every dialect gives it: the text, and the parameters that the client set.
+"""Request for speech in the form that every dialect produces: the text, and the parameters that the client set.
 
-A parameter is None until the client, the voice that it names, or the manifest sets it; then the engine decides.
+A parameter is None until the client, the voice that it names, or the manifest sets it; otherwise the engine decides.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ OPENAI_VOICES: Final = frozenset(
         "verse",
     }
 )
-"""Names that clients send if their user chose nothing. They mean the default unless such a voice exists."""
+"""Names that clients send if their user chose no voice. They mean the default unless such a voice exists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeutralSpeech:
-    """A request for speech, as every dialect parses it from a body."""
+    """Request for speech, parsed by a dialect from a body."""
 
     model: str
     input: str
     """Text to say."""
     said: SpeechParameters = field(default_factory=SpeechParameters)
-    """The parameters that the client set."""
+    """Parameters that the client set."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The client's names for parameters and for `input` and `timestamps`, if they differ from ours."""
+    """Client's names for parameters and for `input` and `timestamps`, if they differ from ours."""
     language: str | None = None
     """Language of the text, as a BCP 47 tag."""
     timestamps: Literal["sentence", "word"] | None = None
     """Unit of the times to report."""
     stream: bool | None = None
-    """False: the file is sent when all is said, with its length. None: if it is short and its format has a length."""
+    """False: the file is sent once complete, with its length. None: so only if it is short and its format contains a
+    length."""
     ignored: Sequence[str] = ()
     """Fields of the body that have no effect."""
 
@@ -53,9 +54,9 @@ class NeutralSpeech:
     ) -> tuple[SpeechParameters, frozenset[str]]:
         """Merge the request over the mapped voice that it names, and that over the entry's defaults.
 
-        `known` are the engine's voices: one of OpenAI's names may be one of them.
+        `known` are the engine's voices: one of OpenAI's names may be among them.
 
-        In the result `voice` is the engine's name, or None for its default. Also return the names of the parameters
+        In the result, `voice` is the engine's name, or None for its default. Also return the names of the parameters
         that come from the request or from the voice it chose.
         """
         said = self.said.model_dump(exclude_none=True)
@@ -64,7 +65,7 @@ class NeutralSpeech:
         chosen = MappedVoice() if voice is None else meant_voice(voice, settings, known)
         own = chosen.model_dump(exclude_none=True)
         if "ref_audio" in own:
-            defaults.pop("ref_text", None)  # what another recording says
+            defaults.pop("ref_text", None)  # the transcript of another recording
         values = {**defaults, **own}
         if "ref_audio" in said:
             values.pop("ref_text", None)
@@ -80,7 +81,7 @@ def is_placeholder(voice: str, settings: SpeechSettings, known: Sequence[Voice] 
 
 
 def meant_voice(voice: str, settings: SpeechSettings, known: Sequence[Voice] | None = None) -> MappedVoice:
-    """Return what a name stands for: what the manifest says, the default, or the engine's voice of that name."""
+    """Return the meaning of a name: the manifest's, the default, or the engine's voice of that name."""
     mapped = named(settings.voices, voice)
     if mapped is None and is_placeholder(voice, settings, known):
         default = settings.defaults.voice

@@ -1,4 +1,4 @@
-"""A request for speech, checked and resolved against one state of its entry before an engine is asked."""
+"""Check and resolve a request for speech against one state of its entry, before an engine is asked."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from localapi.text.scripts import weight
 from localapi.worker.protocol import Voice
 
 PART_WEIGHT: Final = 2000
-"""Letters that an engine is asked to say at once; minutes of speech, some megabytes."""
+"""Letters that an engine is asked to speak at once; minutes of speech, some megabytes."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request against one state of its entry."""
+    """Request, resolved against one state of its entry."""
 
     entry: Entry
     settings: SpeechSettings
@@ -37,9 +37,9 @@ class Prepared:
     known: list[Voice] | None
     """The engine's voices; None if only the loaded model knows them."""
     options: dict[str, Any]
-    """Further fields for the engine beside text, voice and speed."""
+    """Further fields for the engine besides text, voice and speed."""
     unsupported: list[str]
-    """Parameters that the engine cannot honour, if the manifest says `unsupported: warn`."""
+    """Parameters that the engine does not support, if the manifest says `unsupported: warn`."""
 
     @property
     def format(self) -> Format:
@@ -66,7 +66,7 @@ def check_length(text: str, settings: SpeechSettings) -> None:
     """Raise InvalidRequest if the text is longer than the entry allows."""
     if len(text) > settings.max_input_characters:
         too_long = (
-            f"The text has {len(text)} characters; this model takes {settings.max_input_characters} at once "
+            f"The text has {len(text)} characters; this model accepts {settings.max_input_characters} at once "
             "(max_input_characters in the manifest). Send it in parts."
         )
         raise InvalidRequest(too_long, param="input", code="string_above_max_length", loggable=too_long)
@@ -86,7 +86,7 @@ async def prepared_speech(request: NeutralSpeech, entry: Entry, engine: Engine |
         phonemes=speech_options(entry.options).phoneme_marks,
     )
     if not script.segments:
-        raise InvalidRequest("The text holds nothing that can be spoken.", param="input")
+        raise InvalidRequest("The text contains nothing that can be spoken.", param="input")
     known = await engine_voices(entry, engine)
     said, by_request = request.settled(settings, known)
     options = speech_options(entry.options)
@@ -129,7 +129,7 @@ def _named_in_text(name: str, entry: Entry, known: list[Voice] | None) -> str | 
 
 
 def _unsupported(request: NeutralSpeech, options: SpeechOptions, said: Set[str], settings: SpeechSettings) -> list[str]:
-    """Return the names of the parameters that the engine cannot honour.
+    """Return the names of the parameters that the engine does not support.
 
     Raise InvalidRequest if there are any and the manifest says `unsupported: error`.
     """
@@ -140,7 +140,7 @@ def _unsupported(request: NeutralSpeech, options: SpeechOptions, said: Set[str],
         name = found[0]
         also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
         raise InvalidRequest(
-            f"The backend {options.backend_name} cannot honour '{name}'{also}. Leave it out, or set "
+            f"The backend {options.backend_name} does not support '{name}'{also}. Leave it out, or set "
             "`unsupported: warn` for this model in the manifest.",
             param=name, code="unsupported_parameter",
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Speech as the bytes of one file: segments joined, at the requested speed, encoded.
 
-Knows sound and the protocol's events, and nothing of HTTP. Its work takes milliseconds for a second of sound, so it is
-done in threads and never on the event loop.
+This module knows audio and the protocol's events, but not HTTP. Its work takes milliseconds per second of audio, so it
+is done in threads and never on the event loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BYTES_PER_SAMPLE: Final = 2
 
 @dataclass
 class SaidSegment:
-    """Times of a segment, or of several that make one sentence, in seconds of the file."""
+    """Times of a segment, or of several that form one sentence, in seconds of the file."""
 
     index: int
     last: int
@@ -33,7 +33,7 @@ class SaidSegment:
 
 
 class Recording:
-    """One file. `whole` keeps everything back until the end, and gives the file a header that knows its length."""
+    """One file. `whole` holds everything back until the end, so that the file's header contains its length."""
 
     def __init__(
         self,
@@ -45,15 +45,15 @@ class Recording:
         goes_on: Container[int] = (),
         pauses: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
-        """`speeds`: by how much each segment is to be quicker than the engine says it.
+        """Start a file. `speeds` are the factors by which each segment is sped up.
 
-        `goes_on`: segments whose sentence goes on in the next one; no silence belongs between both.
-        `pauses`: seconds before segments, in place of the silence; before the one after the last: at the end.
+        `goes_on` are the segments whose sentence continues in the next one, without silence in between. `pauses` are
+        seconds before segments that replace the silence; the one after the last segment is at the end.
         """
         self._format = format
         self._goes_on = goes_on
         self._unfinished: SaidSegment | None = None
-        """A sentence of which more segments follow."""
+        """Sentence of which more segments follow."""
         self._speeds = speeds
         self._pauses = pauses
         self._silence_seconds = silence_seconds
@@ -65,7 +65,7 @@ class Recording:
         self._segment_bytes = 0
         self._times: dict[int, list[WordTime]] = {}
         self.segments: list[SaidSegment] = []
-        """Complete ones."""
+        """Complete segments."""
         self._index = -1
         self._start_seconds = 0.0
         self._pause_at_end = 0.0
@@ -88,13 +88,13 @@ class Recording:
         return data + self._feed(sound.pcm if self._tempo is None else self._tempo.feed(sound.pcm))
 
     def note(self, times: WordTimes) -> None:
-        """Take note of the times of a segment's words."""
+        """Add the times of a segment's words."""
         self._times.setdefault(times.segment, []).extend(times.words)
 
     def finish(self) -> bytes:
         """Return the last bytes, or all bytes of a whole file. Raise GenerationFailed if there was no sound."""
         if self._encoder is None:
-            raise GenerationFailed("The engine said nothing.")
+            raise GenerationFailed("The engine generated no audio.")
         data = self._end_segment()
         if self._unfinished is not None:  # the rest of it made no sound
             self.segments.append(self._unfinished)
@@ -105,7 +105,7 @@ class Recording:
         return data + self._encoder.finish()
 
     def close(self) -> None:
-        """Give everything back, finished or not."""
+        """Release all resources, whether complete or not."""
         for part in (self._tempo, self._encoder):
             if part is not None:
                 part.close()

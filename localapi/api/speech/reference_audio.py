@@ -1,7 +1,7 @@
-"""Recordings that a request brings or names: `ref_audio` and `source_audio` to the bytes of an audio file.
+"""Recordings in a request: from `ref_audio` and `source_audio` to the bytes of an audio file.
 
-The server fetches no URL, and reads no file because a client said so, unless the manifest names its folder. What the
-bytes hold is for the worker to find out: sound from outside is decoded there, not here.
+The server fetches no URL, and reads only files in folders that the manifest allows. The bytes are interpreted by the
+worker: audio from outside is decoded there, not here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from localapi.system.written_file import NotWritten, is_data_url
 MAX_BYTES: Final = 32 * 1024 * 1024
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,40}://", re.IGNORECASE)
 LONGEST_WRITTEN: Final = -(-MAX_BYTES * 4 // 3) + 64 * 1024
-"""Characters of the largest recording as base64, with a data: URL's beginning, and blanks."""
+"""Characters of the largest recording in base64, including the start of a data: URL, and blanks."""
 
 
 async def requested_audio(value: str, param: str, folders: Sequence[str]) -> bytes:
@@ -30,7 +30,7 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
     """
     if _URL.match(value):
         raise InvalidRequest(
-            f"'{param}' is a URL, and this server fetches none. Send the file itself, as base64 or as a data: URL.",
+            f"'{param}' is a URL, which this server does not fetch. Send the file itself, as base64 or as a data: URL.",
             param=param,
         )
     path = await allowed_file(value, folders) if len(value) < 4096 else None  # noqa: PLR2004
@@ -45,9 +45,9 @@ async def requested_audio(value: str, param: str, folders: Sequence[str]) -> byt
         data = await asyncio.to_thread(read_written, value)
     except NotWritten as error:
         allowed = f" or a file in {', '.join(folders)}" if folders else ""
-        hint = "" if folders else " (files can be named where the manifest's audio_folders allows it)"
+        hint = "" if folders else " (files can be named if the manifest's audio_folders allows it)"
         raise InvalidRequest(
-            f"'{param}' is no audio file as base64, no data: URL{allowed}: {error}{hint}.", param=param
+            f"'{param}' is not an audio file in base64, a data: URL{allowed}: {error}{hint}.", param=param
         ) from error
     if len(data) > MAX_BYTES:
         raise _too_large(param)
@@ -60,7 +60,7 @@ async def manifest_audio(value: str, param: str) -> bytes:
         try:
             return await asyncio.to_thread(read_written, value)
         except NotWritten as error:
-            raise GenerationFailed(f"The manifest's {param} is no data: URL: {error}.") from error
+            raise GenerationFailed(f"The manifest's {param} is not a valid data: URL: {error}.") from error
     path = Path(value)
     try:
         return await _read(path, param)
@@ -78,7 +78,7 @@ async def _read(path: Path, param: str) -> bytes:
 
 def _too_large(param: str) -> InvalidRequest:
     return InvalidRequest(
-        f"The file of '{param}' is larger than {MAX_BYTES // 2**20} MiB. Some seconds of clear speech are enough; "
-        "FLAC or Opus takes less room than WAV.",
+        f"The file of '{param}' is larger than {MAX_BYTES // 2**20} MiB. A few seconds of clear speech are enough; "
+        f"FLAC and Opus files are smaller than WAV.",
         param=param,
     )

@@ -1,6 +1,6 @@
-"""One request for speech, from its neutral form to the pieces of a file. Knows no wire format.
+"""One request for speech, from its neutral form to the pieces of a file. This module knows no wire format.
 
-A dialect prepares the request, then sends the file as it is (`file`), or the pieces in a shape of its own (`pieces`).
+A dialect prepares the request, then sends the file as it is (`file`), or the pieces in its own shape (`pieces`).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from localapi.worker.protocol import Event, Sound, Speak, Spoken, WordTime, Word
 log = logging.getLogger(__name__)
 
 HAVE_LENGTH: Final = frozenset({"wav", "flac"})
-"""Formats whose header tells the file's length: a little of them is worth the wait."""
+"""Formats whose header contains the file's length, which is worth waiting for if the file is short."""
 SHORT_WEIGHT: Final = 50
-"""Letters; what is not longer, or is one sentence, gets a length."""
+"""Letters; a shorter text, or a single sentence, gets a file with its length."""
 MARKUP_HEADER: Final = "x-ignored-markup"
-"""Header that lists SSML markup which is not honoured."""
+"""Header that lists ignored SSML markup."""
 SCRIPT_HEADER: Final = "x-unread-scripts"
 """Header that lists scripts which the voice cannot read."""
 BEGINNING_SECONDS: Final = 0.25
-"""Length of the first sound that is encoded and sent: every format gives bytes after so much."""
+"""Length of the first audio that is encoded and sent; every format gives bytes after that much."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SaidSentence:
 
 
 class Speech:
-    """One request. `prepare` comes first, everything else after it."""
+    """One request. Call `prepare` first."""
 
     _prepared: Prepared
 
@@ -84,25 +84,28 @@ class Speech:
         self._notes: list[str] = []
 
     async def prepare(self) -> None:
-        """Check the request against the entry of now. Raise InvalidRequest."""
+        """Check the request against the current entry. Raise InvalidRequest."""
         entry = self.generation.expected
         self._prepared = await prepared_speech(self.request, entry, loaded_engine(self._registry, entry))
 
     @property
     def format(self) -> Format:
-        """Format of the file, by the leased entry: the manifest may have changed since the request arrived."""
+        """Format of the file, by the leased entry, because the manifest may have changed since the request arrived."""
         return self._prepared.format
 
     @property
     def notes(self) -> list[str]:
         """Parts of the request that had no effect."""
         cast = self._prepared.cast
-        ignored = [f"this markup is left out: {', '.join(cast.ignored)}"] if cast.ignored else []
-        unread = [f"the voice does not read this script: {', '.join(cast.unread)}"] if cast.unread else []
+        ignored = [f"ignored markup: {', '.join(cast.ignored)}"] if cast.ignored else []
+        unread = [f"scripts that the voice cannot read: {', '.join(cast.unread)}"] if cast.unread else []
         return [*ignored, *unread, *self._notes]
 
     def sentences(self, segment: SaidSegment) -> Iterator[SaidSentence]:
-        """Yield the sentences of a segment. Those said in one call share its time by their number of letters."""
+        """Yield the sentences of a segment.
+
+        Sentences spoken in one call share its time in proportion to their letters.
+        """
         prepared = self._prepared
         text = prepared.cast.text(segment.index, segment.last)
         together = [(text, 1.0)]
@@ -119,7 +122,7 @@ class Speech:
     # The reply
 
     async def file(self) -> Response:
-        """Return the file alone, streamed from the first sound on unless it must have a length."""
+        """Return only the file, streamed from the first audio on unless it must have a length."""
         texts = [line.text for line in self._prepared.cast.lines]
         is_short = len(texts) == 1 or sum(map(weight, texts)) <= SHORT_WEIGHT
         short = is_short and self.format.name in HAVE_LENGTH
@@ -129,31 +132,31 @@ class Speech:
             return Response(data, content_type=self.format.content_type)
         pieces = self.ahead()
         request_context.current().held.push_async_callback(pieces.close)
-        await pieces.begun(None)  # an error is still a status
+        await pieces.begun(None)  # an error can still set the status
         return streamed_reply(self._data(pieces), self.format.content_type)
 
     async def whole(self) -> list[Piece]:
-        """Return all pieces of a file whose header knows its length. Raise ApiError."""
+        """Return all pieces of a file whose header contains its length. Raise ApiError."""
         async with aclosing(self._pieces(whole=True)) as pieces:
             return [piece async for piece in pieces]
 
     def ahead(self) -> Ahead[Piece]:
-        """Return the pieces of a file that is sent while it is made."""
+        """Return the pieces of a file that is sent while it is generated."""
         return Ahead(self._pieces(whole=False), size=_piece_bytes)
 
     async def _data(self, pieces: Ahead[Piece]) -> AsyncGenerator[bytes, None]:
-        """Yield the file's bytes. Raise BrokenOff if generation fails: the status is already sent."""
+        """Yield the file's bytes. Raise BrokenOff if generation fails, because the status is already sent."""
         with request_context.broken_off(self.generation.entry.id):
             while (piece := await pieces.get()) is not None:
                 if piece.data:
                     yield piece.data
 
     def named(self, reply: Response) -> Response:
-        """Name in the reply's headers what had no effect, and the member of a pool that answered."""
+        """Name in reply headers the parameters without effect, and the member of a pool that answered."""
         for header, names, what, level in (
-            (body.UNSUPPORTED_HEADER, self._prepared.unsupported, "the engine cannot honour", logging.WARNING),
-            (MARKUP_HEADER, self._prepared.cast.ignored, "the text's markup is left out", logging.INFO),
-            (SCRIPT_HEADER, self._prepared.cast.unread, "the voice does not read", logging.INFO),
+            (body.UNSUPPORTED_HEADER, self._prepared.unsupported, "not supported by the engine", logging.WARNING),
+            (MARKUP_HEADER, self._prepared.cast.ignored, "markup ignored", logging.INFO),
+            (SCRIPT_HEADER, self._prepared.cast.unread, "not readable by the voice", logging.INFO),
         ):
             body.name_in_reply(reply, header, names, what, level)
         return self.generation.name_member(body.name_ignored(self.request.ignored, reply))
@@ -172,9 +175,7 @@ class Speech:
         entry_id, key = prepared.entry.id, await asyncio.to_thread(self._content_key, prepared, whole=whole)
         if (kept := self._cache.get(entry_id, key)) is not None:
             self.seconds, self._notes = kept.segments[-1].end_seconds, kept.notes
-            log.info(
-                "%s: %.1f s of speech, kept from before (%s)", entry_id, self.seconds, request_context.current().id
-            )
+            log.info("%s: %.1f s of speech, cached (%s)", entry_id, self.seconds, request_context.current().id)
             yield Piece(kept.data, kept.segments, last=True)
             return
         said: list[Piece] = []
@@ -193,7 +194,7 @@ class Speech:
             self._cache.keep(entry_id, key, finished, most_bytes=most_bytes, entries=self._registry.entries)
 
     async def _says(self, key: bytes, *, whole: bool) -> bool:
-        """Return whether what was said is what this key stands for: a reload may have made something else of it."""
+        """Return whether this key still stands for the generated speech: a reload may have changed it."""
         return await asyncio.to_thread(self._content_key, self._prepared, whole=whole) == key
 
     def _content_key(self, prepared: Prepared, *, whole: bool) -> bytes:
@@ -223,7 +224,7 @@ class Speech:
         self._notes = []  # another member of the pool may have had some
         async with aclosing(self._heard(lease, prepared)) as events:
             pieces = self._recorded(events, prepared, whole=whole)
-            if whole:  # nothing is sent before the end, so until then a pool may begin again
+            if whole:  # nothing is sent before the end, so until then a pool may start again
                 for piece in [each async for each in pieces]:
                     yield piece
                 return
@@ -231,14 +232,14 @@ class Speech:
                 yield piece
 
     async def _heard(self, lease: Lease, prepared: Prepared) -> AsyncGenerator[Event, None]:
-        """Yield the engine's events, and request each part of a long text when the one before has been read.
+        """Yield the engine's events, and request each part of a long text when the previous one has been read.
 
-        A worker does not know how quickly its sound is read; this keeps it from running ahead by more than a part.
+        A worker does not know how quickly its audio is read; this keeps it from being ahead by more than one part.
         """
         first = 0
         for lines in prepared.parts():
             speak = self._speak(prepared, lines)
-            log.debug("%s: the worker calls it request %d", request_context.current().id, speak.id)
+            log.debug("%s: request %d in the worker", request_context.current().id, speak.id)
             async with aclosing(lease.answer(speak)) as events:
                 async for item in events:
                     if isinstance(item, Sound | WordTimes):
@@ -309,7 +310,7 @@ def _piece_bytes(piece: Piece) -> int:
 
 
 def _begun(sound: Sound) -> Iterator[Sound]:
-    """Split a sound into its beginning and the rest, so that the beginning need not wait until all is encoded."""
+    """Split a sound into its start and the rest, so that the start can be sent before everything is encoded."""
     length = round(BEGINNING_SECONDS * sound.sample_rate_hz) * BYTES_PER_SAMPLE
     for pcm in (sound.pcm[:length], sound.pcm[length:]):
         if pcm:

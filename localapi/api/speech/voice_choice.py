@@ -1,4 +1,4 @@
-"""Choose the voice for each part of a text: the one that was named, or else one that can read the part's script."""
+"""Choose the voice for each part of a text: the named one, otherwise one that can read the part's script."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from localapi.worker.protocol import Voice
 
 @dataclass(frozen=True)
 class Line:
-    """Text that one voice says in one call."""
+    """Text that one voice speaks in one call."""
 
     text: str
     voice: str | None
-    """The engine's name for it; None: the engine's default."""
+    """Engine's name of the voice; None for its default."""
     speed: float
 
 
@@ -29,13 +29,13 @@ class Cast:
 
     lines: list[Line]
     goes_on: dict[int, str]
-    """Numbers of the lines whose sentence goes on in the next one, with the white space between both."""
+    """Numbers of the lines whose sentence continues in the next one, with the white space in between."""
     pauses: dict[int, float]
-    """Seconds before lines in place of the usual silence; before the one after the last: at the end."""
+    """Seconds before lines that replace the usual silence; the one after the last line is at the end."""
     ignored: list[str]
-    """Markup that was left out."""
+    """Markup that was ignored."""
     unread: list[str]
-    """Scripts that a voice does not read, which was named or of which there is no better."""
+    """Scripts that the voice cannot read, because it was named, or no better one exists."""
 
     def text(self, first: int, last: int) -> str:
         """Return the text of the lines from first to last, inclusive."""
@@ -44,26 +44,26 @@ class Cast:
 
 
 Named = Callable[[str], str | None]
-"""Finds the engine's voice for a name in the text; raises LookupError if there is none."""
+"""Function that finds the engine's voice for a name in the text; raises LookupError if there is none."""
 
 
 @dataclass(frozen=True)
 class Casting:
-    """The voices that there are, and who speaks unless the text says otherwise."""
+    """Available voices, and the one that speaks unless the text names another."""
 
     options: SpeechOptions
     known: Sequence[Voice]
     voice: str | None
-    """The engine's name for it; None: the engine's default."""
+    """Engine's name of the voice; None for its default."""
     is_named: bool
     """True if the client chose it."""
     speed: float
     language: str | None
-    """Language of the text according to the client or the manifest."""
+    """Language of the text, set by the client or the manifest."""
     named: Named
 
     def cast(self, script: Script) -> Cast:
-        """Give every segment a voice; cut a segment wherever the voice has to change."""
+        """Give every segment a voice; split a segment wherever the voice must change."""
         lines: list[Line] = []
         goes_on: dict[int, str] = {}
         pauses: dict[int, float] = {}
@@ -99,7 +99,7 @@ class Casting:
     def _parts(
         self, text: str, voice: str | None, language: str | None, *, is_named: bool
     ) -> tuple[list[tuple[str, str | None]], list[str]]:
-        """Parts of a text with their voices, and the scripts that remain unread."""
+        """Return the parts of a text with their voices, and the scripts that remain unreadable."""
         own = self.options.language_of(voice, self.known)
         if own is None:
             return [(text, voice)], []
@@ -146,7 +146,7 @@ class Casting:
 
 
 def _unread(text: str, found: Sequence[Run], reads: frozenset[str]) -> list[str]:
-    """Return the scripts of the text that are not among those the voice reads."""
+    """Return the scripts of the text that the voice cannot read."""
     scripts = [run.script for run in found if run.script]
     if KANA in scripts and HAN not in reads and any("\u4e00" <= char <= "\u9fff" for char in text):
         scripts.append(HAN)

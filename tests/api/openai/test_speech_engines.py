@@ -217,4 +217,4 @@ def test_speech_is_kept_although_the_manifest_was_read_anew_while_it_waited(tmp_
         os.kill(worker, signal.SIGCONT)
         first = waits.result()
         assert speak(server, "system").body == first.body
-        server.wait_for("kept from before", after=seen)
+        server.wait_for("of speech, cached", after=seen)

@@ -71,7 +71,7 @@ async def test_any_language_of_espeak_speaks_with_a_variant(tmp_path: Path) -> N
 )
 async def test_a_request_names_no_file_as_a_voice_of_an_engine_that_lists_none(tmp_path: Path, voice: str) -> None:
     entry = entry_of(EchoSpeech(backend="echo", voices={"me": MappedVoice(voice=voice)}), tmp_path)
-    with pytest.raises(InvalidRequest, match="is no name of a voice"):
+    with pytest.raises(InvalidRequest, match="is not a voice name"):
         await meant(entry, voice)
     assert await meant(entry, "me") == voice
     assert await meant(entry, "af_heart") == "af_heart"

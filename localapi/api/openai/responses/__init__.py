@@ -1,1 +1,1 @@
-"""OpenAI's Responses: answers made of items, kept on the server if they are wanted again."""
+"""OpenAI's Responses: responses that consist of items, stored on the server for later use."""

@@ -1,4 +1,4 @@
-"""Responses in the background: they go on after their client has gone, and can be followed from any event on."""
+"""Responses in the background: they continue after their client has left, and can be followed from any event on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from localapi.http import request_context
 log = logging.getLogger(__name__)
 
 MOST_RUNS: Final = 32
-"""Maximum number that may run or wait."""
+"""Maximum number of running and waiting responses."""
 MOST_ENDED: Final = 16
-"""Maximum number of ended ones that can still be followed event by event."""
+"""Maximum number of ended responses that can still be followed event by event."""
 
 
 class Run:
-    """A response that is made. If it is streamed, its events are kept, so that each can be sent again."""
+    """Response that is being generated. If it is streamed, its events are kept, so that they can be sent again."""
 
     def __init__(self, reply: ResponsesReply, *, streamed: bool) -> None:
         self.reply = reply
@@ -39,19 +39,19 @@ class Run:
         return self._events is not None
 
     def send(self, events: Iterable[StreamEvent]) -> None:
-        """Take what happens."""
+        """Add an event."""
         for event in events:
             if self._events is not None:
                 self._events.append(self.reply.sent(event))
         self._tell()
 
     def end(self) -> None:
-        """Nothing more happens."""
+        """Mark the end of the events."""
         self.ended = True
         self._tell()
 
     async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
-        """Yield the events after the one with this number, as they come."""
+        """Yield the events after the one with this number, as they arrive."""
         at = after + 1
         events = self._events or []
         while True:
@@ -70,25 +70,25 @@ class Run:
 
 
 class Background:
-    """All of them."""
+    """All responses in the background."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[str, Run] = OrderedDict()
 
     def get(self, response_id: str) -> Run | None:
-        """Return the run of a response, if it has not ended long ago."""
+        """Return the run of a response, unless it ended long ago."""
         return self._runs.get(response_id)
 
     def check_room(self) -> None:
         """Raise ModelBusy if there are too many."""
         if sum(not run.ended for run in self._runs.values()) >= MOST_RUNS:
             raise ModelBusy(
-                f"{MOST_RUNS} responses run in the background already. Wait for one, or cancel one.",
+                f"{MOST_RUNS} responses are already running in the background. Wait for one, or cancel one.",
                 retry_after_seconds=5,
             )
 
     def start(self, begin: Callable[[], Exchange], reply: ResponsesReply, *, streamed: bool) -> Run:
-        """Let a response run. `begin` begins to answer in the context of the run."""
+        """Run a response. `begin` starts to answer in the context of the run."""
         run = Run(reply, streamed=streamed)
         run.send(reply.queued())
         self._runs[reply.response.id] = run
@@ -99,7 +99,7 @@ class Background:
         return run
 
     async def cancel(self, run: Run) -> None:
-        """End a run where it is. The response says so, if it has not ended before."""
+        """End a run. Its response says so, unless it has already ended."""
         if run.ended or run.task is None:
             return
         run.task.cancel()
@@ -109,12 +109,15 @@ class Background:
             run.end()
 
     async def close(self) -> None:
-        """End all that still run; their responses say that the server ended."""
+        """End all runs; their responses say that the server stopped."""
         for run in list(self._runs.values()):
             if not run.ended and run.task is not None:
                 run.task.cancel()
                 await asyncio.gather(run.task, return_exceptions=True)
-                self._fail(run, ModelUnavailable("The server ended before the response was complete. Ask again."))
+                self._fail(
+                    run,
+                    ModelUnavailable("The server stopped before the response was complete. Send the request again."),
+                )
 
     async def _work(self, run: Run, begin: Callable[[], Exchange]) -> None:
         asked = request_context.current()
@@ -133,7 +136,7 @@ class Background:
             self._fail(run, error)
         except Exception:
             log.exception("%s: %s", scope.id, run.reply.model)
-            self._fail(run, GenerationFailed("The server failed while it answered; its log says how."))
+            self._fail(run, GenerationFailed("The server failed while answering; see its log."))
         else:
             run.end()
 

@@ -1,4 +1,4 @@
-"""`/v1/responses`: create a response, and read, follow, cancel or delete those that are stored."""
+"""`/v1/responses`: create a response, and read, follow, cancel or delete stored ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DeletedResponse(Struct, kw_only=True):
 
 
 class InputItems(Struct, kw_only=True):
-    """A part of the items that were sent for a response."""
+    """Part of the input items of a response."""
 
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
@@ -64,7 +64,7 @@ def routes(registry: Registry) -> Blueprint:
 
 
 class Responses(ApiBlueprint):
-    """The endpoints, with the responses that are stored and those that run in the background."""
+    """Endpoints, with the stored responses and those that run in the background."""
 
     def __init__(self, registry: Registry) -> None:
         super().__init__("responses", error_body)
@@ -112,7 +112,7 @@ class Responses(ApiBlueprint):
         return exchange.named(json_reply(InputTokens(input_tokens=len(tokens))))
 
     async def read(self, response_id: str) -> Response:
-        """Return a response, or its events from any on."""
+        """Return a response, or its events from any number on."""
         query = body.parse(kept.StreamQuery, dict(request.args))
         record = await kept.found(self._store, response_id, _owner())
         run = self._background.get(response_id)
@@ -123,13 +123,13 @@ class Responses(ApiBlueprint):
         response = self._state(record)
         if response["status"] in RUNNING:
             raise InvalidRequest(
-                "This response was not begun with 'stream: true', so it has no events. Leave out 'stream'.",
+                "This response was not created with 'stream: true', so it has no events. Leave out 'stream'.",
                 param="stream",
             )
         return streamed_reply(_replay(response, query.starting_after), EVENT_STREAM)
 
     async def remove(self, response_id: str) -> Response:
-        """Delete a response; end it if it runs."""
+        """Delete a response; if it is running, end it."""
         await kept.found(self._store, response_id, _owner())
         run = self._background.get(response_id)
         if run is not None:
@@ -150,7 +150,7 @@ class Responses(ApiBlueprint):
         return json_reply(self._state(await kept.found(self._store, response_id, _owner())))
 
     async def input_items(self, response_id: str) -> Response:
-        """List what was sent for a response."""
+        """List the input items of a response."""
         query = body.parse(kept.ItemsQuery, dict(request.args))
         record = await kept.found(self._store, response_id, _owner())
         items, more = kept.page_of(record.input, query)
@@ -158,7 +158,7 @@ class Responses(ApiBlueprint):
         return json_reply(InputItems(data=items, first_id=first, last_id=last, has_more=more))
 
     async def _asked(self, shape: type[Shape], content: dict[str, Any]) -> tuple[Shape, NeutralRequest]:
-        """Return a request with all that it refers to. Raise InvalidRequest."""
+        """Return a request with everything that it refers to. Raise InvalidRequest."""
         owner = _owner()
         if "input" in content:
             content["input"] = await kept.with_references(self._store, content["input"], owner)
@@ -173,8 +173,8 @@ class Responses(ApiBlueprint):
     async def _in_background(self, exchange: Exchange, reply: ResponsesReply) -> Response:
         if not self._store.keeps:
             raise InvalidRequest(
-                "The manifest says under server.responses that none are stored, and a response in the background has "
-                "to be. Leave out 'background'.",
+                "Responses in the background must be stored, but server.responses in the manifest disables storing. "
+                "Leave out 'background'.",
                 param="background",
                 code="unsupported_parameter",
             )
@@ -191,14 +191,17 @@ class Responses(ApiBlueprint):
         self._store.put(Record(owner, to_builtins(response), items))
 
     def _state(self, record: Record) -> dict[str, Any]:
-        """Return a response as it is now."""
+        """Return a response in its current state."""
         run = self._background.get(record.id)
         if run is not None:
             state: dict[str, Any] = to_builtins(run.reply.response)
             return state
         if record.response["status"] not in RUNNING:
             return record.response
-        error = {"code": "server_error", "message": "The server ended before the response was complete. Ask again."}
+        error = {
+            "code": "server_error",
+            "message": "The server stopped before the response was complete. Send the request again.",
+        }
         return {**record.response, "status": "failed", "error": error}
 
     def _options(self) -> ResponsesOptions:
@@ -210,7 +213,7 @@ class Responses(ApiBlueprint):
 
 
 def _owner() -> str | None:
-    """Return who may read what the current request makes."""
+    """Return who may read the responses of the current request."""
     key = request_context.current_key()
     return key.name if key else None
 
@@ -230,33 +233,33 @@ RESPONSE_ID: Final[Schema] = {
     "in": "path",
     "required": True,
     "schema": {"type": "string"},
-    "description": "The id of a stored response.",
+    "description": "Id of a stored response.",
     "example": "resp_00000000000000000000000000000000",
 }
 _MISSING: Final = frozenset({400, 404})
 OPERATIONS: Final[Operations] = {
     ("POST", PATH): Operation(
-        summary="A response: the answer to a conversation, as items.",
+        summary="Create a response to a conversation, as items.",
         content={JSON: ResponseObject, EVENTS: None},
         body=ResponsesRequest,
         example={"input": "Hello!"},
         errors=ERRORS_OF_WORK,
     ),
     ("POST", f"{PATH}/input_tokens"): Operation(
-        summary="The number of tokens that a response's prompt has.",
+        summary="Count the tokens of a response's prompt.",
         content={JSON: InputTokens},
         body=InputTokensRequest,
         example={"input": "Hello!"},
         errors=ERRORS_OF_WORK,
     ),
     ("GET", f"{PATH}/{{id}}"): Operation(
-        summary="A stored response, or its events.",
+        summary="Get a stored response, or its events.",
         content={JSON: ResponseObject, EVENTS: None},
         errors=_MISSING,
         parameters=(
             RESPONSE_ID,
             _query("stream", {"type": "boolean"}, "Send the response as events."),
-            _query("starting_after", {"type": "integer", "minimum": -1}, "Leave out the events up to this number."),
+            _query("starting_after", {"type": "integer", "minimum": -1}, "Skip the events up to this number."),
         ),
     ),
     ("DELETE", f"{PATH}/{{id}}"): Operation(
@@ -272,14 +275,16 @@ OPERATIONS: Final[Operations] = {
         parameters=(RESPONSE_ID,),
     ),
     ("GET", f"{PATH}/{{id}}/input_items"): Operation(
-        summary="The items that were sent for a stored response.",
+        summary="List the input items of a stored response.",
         content={JSON: InputItems},
         errors=_MISSING,
         parameters=(
             RESPONSE_ID,
-            _query("limit", {"type": "integer", "minimum": 1, "maximum": 100}, "How many items; 20 by default."),
-            _query("order", {"enum": ["asc", "desc"]}, "desc by default: the last items first."),
-            _query("after", {"type": "string"}, "The id of the item after which the page begins."),
+            _query(
+                "limit", {"type": "integer", "minimum": 1, "maximum": 100}, "Maximum number of items; 20 by default."
+            ),
+            _query("order", {"enum": ["asc", "desc"]}, "Order; desc by default, with the last items first."),
+            _query("after", {"type": "string"}, "Id of the item after which the page begins."),
         ),
     ),
 }

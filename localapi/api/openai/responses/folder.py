@@ -1,7 +1,7 @@
-"""Responses on disk: one file each, private to the user, within a limit of time and of space.
+"""Responses on disk: one file each, private to the user, with limits on age and space.
 
-A file is written under another name and renamed when complete. Its time of change is when it was last used: what has
-not been used for the longest time goes first. Several servers may share the folder.
+A file is written under another name and renamed when complete. Its modification time is when it was last used; the
+least recently used files are deleted first. Several servers may share the folder.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ BLOCK_BYTES: Final = 4096
 STALE_SECONDS: Final = 600
 """Age at which an unfinished file must belong to a killed server."""
 SHARE_LEFT: Final = 0.9
-"""Share of the limit that stays in use after files are deleted for it, so that not every file deletes another."""
+"""Share of the limit that remains in use after files are deleted for space, so that not every new file deletes another.
+"""
 
 
 class Folder:
-    """The files. Methods block, and raise OSError. Names of files are ids of responses, which the caller checks."""
+    """The files. Methods block, and raise OSError. File names are ids of responses, which the caller checks."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,9 +36,9 @@ class Folder:
         return self._path.is_dir()
 
     def write(self, name: str, data: bytes, *, max_bytes: int) -> None:
-        """Write a file. If there is no room, delete those that were used the longest time ago."""
+        """Write a file. If there is no room, delete the least recently used ones."""
         if _on_disk(len(data)) > max_bytes:
-            raise OSError(f"{name} is larger than all files may be together")
+            raise OSError(f"{name} exceeds the space for all files")
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(max_bytes - _on_disk(len(data)), max_bytes)
         try:
@@ -49,7 +50,7 @@ class Folder:
             self._write(name, data)
 
     def read(self, name: str) -> tuple[bytes, float] | None:
-        """Return the content of a file and when it was last used; None if there is no such file."""
+        """Return the content of a file and when it was last used; None if it does not exist."""
         try:
             with self._file(name).open("rb") as stream:
                 return stream.read(), os.fstat(stream.fileno()).st_mtime
@@ -62,11 +63,11 @@ class Folder:
             os.utime(self._file(name))
 
     def delete(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         self._remove(self._file(name))
 
     def sweep(self, *, max_bytes: int, keep_seconds: float) -> None:
-        """Delete what has not been used for so long, what exceeds the limit, and what a killed server left."""
+        """Delete files that have been unused for this long, that exceed the limit, or that a killed server left."""
         now = time.time()
         for path in self._path.glob("*.tmp"):
             with contextlib.suppress(FileNotFoundError):
@@ -92,7 +93,7 @@ class Folder:
         self._bytes = (self._bytes or 0) + _on_disk(len(data))
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Return time of last use, space and path of all files, the longest unused first."""
+        """Return time of last use, space and path of all files, the least recently used first."""
         found = []
         for path in self._path.glob("*.json"):
             with contextlib.suppress(FileNotFoundError):
@@ -101,9 +102,9 @@ class Folder:
         return sorted(found)
 
     def _make_room(self, most: int, max_bytes: int) -> None:
-        """Let the files take no more than `most`."""
+        """Reduce the space of the files to at most `most`."""
         if self._bytes is None or self._bytes > most:
-            self._bytes = sum(size for _, size, _ in self._files())  # other servers write here, too
+            self._bytes = sum(size for _, size, _ in self._files())  # other servers write here too
         if self._bytes > most:
             self._delete_oldest(min(most, int(max_bytes * SHARE_LEFT)))
 
@@ -125,5 +126,5 @@ class Folder:
 
 
 def _on_disk(size: int) -> int:
-    """Return the space that a file of this size takes."""
+    """Return the disk space of a file of this size."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES

@@ -1,4 +1,4 @@
-"""The items of a request's `input`, and the conversation that they make."""
+"""Items of a request's `input`, and the conversation that they form."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from localapi.worker import protocol
 from localapi.worker.protocol import FunctionCall, TextPart
 
 SEALED: Final = "localapi1:"
-"""Prefix of `encrypted_content` in our reasoning. The rest is the reasoning in base64: there is nobody to hide it
-from, and a client that keeps nothing else gives it back to the model."""
+"""Prefix of `encrypted_content` in our reasoning. The rest is the reasoning in base64: it is hidden from nobody, and a
+client that stores nothing else returns it for the model."""
 
 INSTRUCTING: Final = frozenset({"system", "developer"})
 """Roles of messages with instructions."""
 
 
 class Item(BodyObject):
-    """Element of a conversation."""
+    """Item of a conversation."""
 
     id: str | None = None
     status: str | None = None
@@ -59,7 +59,7 @@ class AudioContent(BodyObject):
 
 
 class OtherContent(BodyObject):
-    """A part of a type that is not known here."""
+    """Part of an unknown type."""
 
     type: str
 
@@ -139,14 +139,14 @@ class ReasoningInputItem(Item):
 
 
 class ItemReference(Item):
-    """An item that a stored response has."""
+    """Reference to an item of a stored response."""
 
     type: Literal["item_reference"] | None = None
     id: str
 
 
 class OtherItem(Item):
-    """An item of a tool that OpenAI runs, or of a type that is not known here."""
+    """Item of a tool that OpenAI runs, or of an unknown type."""
 
     type: str
 
@@ -183,7 +183,7 @@ def in_namespace(name: str, namespace: str | None) -> str:
 
 
 class Conversation:
-    """The messages that items make. What the assistant thought, said and called one after the other is one message."""
+    """Messages that items form. Consecutive thoughts, texts and calls of the assistant are one message."""
 
     def __init__(self) -> None:
         self._turns: list[MessageDraft] = []
@@ -195,15 +195,15 @@ class Conversation:
 
     @property
     def messages(self) -> list[protocol.Message]:
-        """Messages as engines take them."""
+        """Messages in the form for engines."""
         return [turn.neutral() for turn in self._turns]
 
     def instruct(self, text: str) -> None:
-        """Begin with instructions."""
+        """Start with instructions."""
         self._turns.append(MessageDraft("system", [TextPart(text)]))
 
     def read(self, items: Sequence[InputItem], place: str) -> None:
-        """Read items one after the other. Raise InvalidRequest. `place` is where they are in the request."""
+        """Read items in order. Raise InvalidRequest. `place` is their place in the request."""
         for at, item in enumerate(items):
             self._read(item, f"{place}[{at}]")
 
@@ -242,7 +242,7 @@ class Conversation:
             self._turns.append(MessageDraft(item.role, list(parts)))
 
     def _assistant(self, *, new: Callable[[MessageDraft], bool]) -> MessageDraft:
-        """Return the assistant's open turn, or a new one if there is none, or if `new` says so of it."""
+        """Return the assistant's open turn, or a new one if there is none or `new` requires it."""
         if not self._turns or self._turns[-1].role != "assistant" or new(self._turns[-1]):
             self._turns.append(MessageDraft("assistant"))
         return self._turns[-1]
@@ -254,8 +254,8 @@ class Conversation:
     def _result(self, item: FunctionOutputItem | CustomOutputItem, where: str) -> None:
         if item.call_id not in self._calls:
             raise InvalidRequest(
-                f"No item before this one calls a tool with the call_id {item.call_id!r}. Send the call, too, or "
-                "previous_response_id.",
+                f"No item before this one calls a tool with the call_id {item.call_id!r}. Send the call too, or "
+                f"previous_response_id.",
                 param=f"{where}.call_id",
             )
         self._turns.append(
@@ -290,7 +290,7 @@ class Conversation:
 
 
 def _thought(item: ReasoningInputItem) -> str:
-    """Return what the model thought: its words, or else what our encrypted content holds."""
+    """Return the reasoning of the model: its text, otherwise the content of our encrypted_content."""
     for texts in (item.content, item.summary):
         if texts:
             return "\n".join(each.text for each in texts)

@@ -46,7 +46,7 @@ class StreamQuery(BaseModel):
 
 
 def input_of(given: object, response_id: str) -> list[dict[str, Any]]:
-    """Return the input of a request as it is kept: items with ids, and texts as parts of messages."""
+    """Return the input of a request as it is stored: items with ids, and texts as message parts."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     token = response_id.removeprefix(ID)
@@ -74,18 +74,18 @@ def _content(message: Mapping[str, Any]) -> Any:
 
 
 async def found(store: ResponseStore, response_id: str, owner: str | None) -> Record:
-    """Return a response that this key made. Raise NotFound."""
+    """Return a response that was created with this key. Raise NotFound."""
     record = await store.get(response_id, owner)
     if record is None:
         raise NotFound(
-            f"There is no response with the id {response_id[:100]!r}. It was not stored, it was deleted, or it is too "
-            "old; the manifest says under server.responses how long they are kept."
+            f"There is no response with the id {response_id[:100]!r}. It was not stored, was deleted, or has expired "
+            f"(server.responses in the manifest)."
         )
     return record
 
 
 async def history(store: ResponseStore, response_id: str | None, owner: str | None) -> list[InputItem]:
-    """Return the items of a response and of those that it continues. Raise InvalidRequest if one is not there."""
+    """Return the items of a response and of those that it continues. Raise InvalidRequest if one is missing."""
     links: list[Record] = []
     while response_id is not None:
         record = await store.get(response_id, owner) if len(links) < MOST_LINKS else None
@@ -103,14 +103,14 @@ async def history(store: ResponseStore, response_id: str | None, owner: str | No
 
 
 async def with_references(store: ResponseStore, given: object, owner: str | None) -> object:
-    """Return a request's input with the items that it names by their ids, as far as they are stored."""
+    """Return a request's input with the stored items that it refers to by id."""
     if not isinstance(given, list):
         return given
     return [await _referred(store, item, owner) for item in given]
 
 
 async def _referred(store: ResponseStore, item: object, owner: str | None) -> object:
-    """Return the item that a reference means; anything else as it is."""
+    """Return the item to which a reference refers; anything else unchanged."""
     if not isinstance(item, dict) or item.get("role") is not None or not isinstance(item.get("id"), str):
         return item
     if item.get("type") not in (None, "item_reference"):
@@ -121,7 +121,7 @@ async def _referred(store: ResponseStore, item: object, owner: str | None) -> ob
 
 
 def page_of(items: Sequence[dict[str, Any]], query: ItemsQuery) -> tuple[list[dict[str, Any]], bool]:
-    """Return the part of a response's input that a query asks for, and whether there is more."""
+    """Return the requested part of a response's input, and whether there is more."""
     ordered = list(items) if query.order == "asc" else list(reversed(items))
     ids = [item["id"] for item in ordered]
     if query.after is not None:
@@ -132,7 +132,7 @@ def page_of(items: Sequence[dict[str, Any]], query: ItemsQuery) -> tuple[list[di
 
 
 def replayed(response: Mapping[str, Any], after: int) -> Iterator[dict[str, Any]]:
-    """Yield a stored response as events: each item as a whole, and the end in any case."""
+    """Yield a stored response as events: each item as a whole, then the end."""
     begun = {**response, "status": "in_progress", "output": [], "usage": None, "completed_at": None}
     begun |= {"error": None, "incomplete_details": None}
     events: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""One reply of `POST /v1/responses`: the engine's events as items, whole or one event after the other."""
+"""One reply of `POST /v1/responses`: the engine's events as items, whole or as a stream of events."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class ResponsesReply:
         content: Mapping[str, Any] | None = None,
         options: ChatOptions | None = None,
     ) -> None:
-        """`content` is the body, of which a response repeats a part; `options` are those of the entry."""
+        """Create a reply. `content` is the body, which a response partly repeats; `options` are those of the entry."""
         token = secrets.token_hex(16)
         self.response = _begun(f"{ID}{token}", request, content or {}, options)
         self._token = token
         self.keep: Callable[[ResponseObject], None] = lambda _: None
-        """Called with the response when it is complete, and when it failed after it had begun."""
+        """Function that is called with the response when it is complete, or has failed after its start."""
         self._summarized = request.reasoning.summarized
         self._sealed = isinstance(request, ResponsesRequest) and ENCRYPTED in request.include
         self._offered = {tool.function.name: tool for tool in offered(request.tools)[0]}
@@ -69,13 +69,13 @@ class ResponsesReply:
         self._count = 0
         """Number of items begun."""
         self._writers: list[tuple[int, Writer]] = []
-        """Items that are not complete, with their places."""
+        """Incomplete items, with their places."""
         self._items: dict[int, OutputItem] = {}
-        """Items that are complete, by their places."""
+        """Complete items, by place."""
         self._calls: dict[int, CallWriter | CustomCallWriter] = {}
         """Writers by the engine's number."""
         self._tokens: list[ChosenToken] = []
-        """Tokens whose text has not come yet."""
+        """Tokens whose text has not arrived yet."""
         self._ended = Ended(0, 0, "stop")
 
     @property
@@ -124,14 +124,14 @@ class ResponsesReply:
         return event(each, name=each.type)  # type: ignore[attr-defined]  # every event has one
 
     def queued(self) -> Iterator[StreamEvent]:
-        """Yield the beginning of a response that runs in the background."""
+        """Yield the start of a response that runs in the background."""
         self._created = True
         self.response.status = "queued"
         yield ResponseEvent(type="response.created", response=self.response)
         yield ResponseEvent(type="response.queued", response=self.response)
 
     def beginning(self) -> Iterator[StreamEvent]:
-        """Yield the beginning of the response, once."""
+        """Yield the start of the response, once."""
         if self._begun:
             return
         self._begun = True
@@ -150,11 +150,11 @@ class ResponsesReply:
         yield ErrorEvent(code=details.code, message=details.message, param=details.param, error=details)
 
     def cancel(self) -> None:
-        """End the response where it is."""
+        """End the response in its current state."""
         self._settle("cancelled")
 
     def events_of(self, item: Event) -> Iterator[StreamEvent]:
-        """Yield what the client sees of an event."""
+        """Yield the client's events for an event of the engine."""
         match item:
             case Delta(choice=0, reasoning=True):
                 yield from self._think(item.text)
@@ -206,12 +206,12 @@ class ResponsesReply:
         yield from self._begin(writer)
 
     def _last(self, kind: type[Kind]) -> Kind | None:
-        """Return the item that is being written, if it is of this kind."""
+        """Return the item that is being generated, if it is of this kind."""
         writer = self._writers[-1][1] if self._writers else None
         return writer if isinstance(writer, kind) else None
 
     def _new_id(self, prefix: str) -> str:
-        """Return the id of the next item. It names the response, so that a reference to the item finds it."""
+        """Return the id of the next item. It contains the response's id, so that a reference to the item finds it."""
         return f"{prefix}_{self._token}{self._count:04x}"
 
     def _begin(self, writer: Writer) -> Iterator[StreamEvent]:
@@ -221,7 +221,7 @@ class ResponsesReply:
         yield from writer.begin()
 
     def _close_all(self, status: wire.ItemStatus) -> Iterator[StreamEvent]:
-        """Complete the items that are being written. If the answer was cut, the last one was."""
+        """Complete the open items. If generation was cut off, the last one was."""
         while self._writers:
             place, writer = self._writers.pop(0)
             ended: wire.ItemStatus = "completed" if self._writers else status
@@ -253,7 +253,7 @@ class ResponsesReply:
 
 
 def _events_of(answer: Answer) -> Iterator[Event]:
-    """Yield the events of a whole answer, in the order of a stream."""
+    """Yield the events of a whole response, in the order of a stream."""
     if answer.reasoning:
         yield Delta(0, answer.reasoning, reasoning=True)
     if answer.text:
@@ -269,7 +269,7 @@ def _events_of(answer: Answer) -> Iterator[Event]:
 def _begun(
     response_id: str, request: InputTokensRequest, content: Mapping[str, Any], options: ChatOptions | None
 ) -> ResponseObject:
-    """Return a response without an answer, with what its request says."""
+    """Return a response without output, with the fields of its request."""
     said = request.parameters().model_dump(exclude_none=True)
     defaults = options.defaults.model_dump(exclude_none=True) if options else {}
     locked = options.locked.model_dump(exclude_none=True) if options else {}
@@ -285,7 +285,7 @@ def _begun(
         previous_response_id=request.previous_response_id,
         reasoning={"effort": known.get("reasoning_effort"), "summary": request.reasoning.summary},
         store=False,
-        # Where nobody sets them, the engine decides; these are OpenAI's defaults.
+        # If nobody sets them, the engine decides; these are OpenAI's defaults.
         temperature=known.get("temperature", 1.0),
         top_p=known.get("top_p", 1.0),
         presence_penalty=known.get("presence_penalty", 0.0),
@@ -309,7 +309,7 @@ def _begun(
 
 
 def _text(request: InputTokensRequest) -> dict[str, Any]:
-    """Return what the answer's text is to look like."""
+    """Return the form of the text that was requested."""
     form = request.text.format
     told = {"type": "text"} if form is None else form.model_dump(by_alias=True, exclude_none=True)
     return {"format": told, "verbosity": request.text.verbosity or "medium"}

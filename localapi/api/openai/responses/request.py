@@ -1,4 +1,4 @@
-"""The body of `POST /v1/responses`: its fields and bounds, and the neutral request that it makes."""
+"""Body of `POST /v1/responses`: its fields and bounds, and the neutral request that it makes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
 _INCLUDABLE: Final = frozenset({ENCRYPTED, LOGPROBS, "message.input_image.image_url"})
 _HERE: Final = frozenset({"metadata", "store"})
-"""Fields without effect on chat completions that have one here."""
+"""Fields that have no effect in chat completions, but have one here."""
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"conversation": (), "prompt": ()}
-"""Objects that OpenAI keeps, and that this server does not."""
+"""Objects that OpenAI stores, and this server does not."""
 
 Shape = TypeVar("Shape", bound="InputTokensRequest")
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
@@ -69,17 +69,17 @@ class Reasoning(BodyObject):
 
     @property
     def summarized(self) -> bool:
-        """True if reasoning is to be sent as its summary."""
+        """True if reasoning should be sent as its summary."""
         return (self.summary or self.generate_summary or "none") != "none"
 
 
 def _items(value: object) -> object:
-    """Return text as the one message that it stands for."""
+    """Return a string as the single message that it stands for."""
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
 class InputTokensRequest(ChatParameters):
-    """A conversation. Parameters that this endpoint of OpenAI's does not have are taken by their names in chat."""
+    """Conversation. Parameters that this endpoint of OpenAI's does not have are accepted by their names in chat."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
@@ -99,7 +99,7 @@ class InputTokensRequest(ChatParameters):
     keep_alive: KeepAlive = None
 
     def neutral(self, history: Sequence[InputItem], ignored: Sequence[str]) -> NeutralRequest:
-        """Return the request as all dialects give it. `history` comes before the input. Raise InvalidRequest."""
+        """Return the neutral request. `history` precedes the input. Raise InvalidRequest."""
         conversation = Conversation()
         if self.instructions:
             conversation.instruct(self.instructions)
@@ -125,7 +125,7 @@ class InputTokensRequest(ChatParameters):
             parallel_tool_calls=self.parallel_tool_calls,
         )
         unused = [*conversation.ignored, *unread, *self.unused()]
-        # Of what has no effect as a whole, the fields are not named, too.
+        # Fields of a part that has no effect as a whole are not named separately.
         whole = tuple(name.partition(" ")[0] + "." for name in unused)
         unused += [name for name in ignored if not name.startswith(whole)]
         return NeutralRequest(
@@ -149,16 +149,16 @@ class InputTokensRequest(ChatParameters):
 
     @property
     def likely_tokens(self) -> int | None:
-        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
+        """Number of likeliest tokens to report; None if no log probabilities are requested."""
         return None
 
     @property
     def streams(self) -> bool:
-        """True if the answer is to come as it is made."""
+        """True if the response is streamed."""
         return False
 
     def unused(self) -> list[str]:
-        """Return the fields that have no effect, although they are known."""
+        """Return the known fields that have no effect."""
         return [] if self.text.verbosity in (None, "medium") else ["text.verbosity"]
 
     def parameters(self) -> ChatParameters:
@@ -171,10 +171,10 @@ class InputTokensRequest(ChatParameters):
         return said.model_copy(update={"reasoning_effort": self.reasoning.effort})
 
     def check(self) -> None:
-        """Check what no single field can tell. Raise InvalidRequest."""
+        """Check combinations of fields. Raise InvalidRequest."""
 
     def _choice(self, tools: Sequence[Offered]) -> tuple[Literal["none", "auto", "required"], str | None]:
-        """Return how tools may be used, and the one that must be called."""
+        """Return how tools may be used, and the tool that must be called."""
         match self.tool_choice:
             case NamedTool(name=name):
                 return "required", named(tools, name)
@@ -210,17 +210,17 @@ class ResponsesRequest(InputTokensRequest):
 
     @property
     def likely_tokens(self) -> int | None:
-        """Number of likeliest tokens to report; None if no log probabilities are wanted."""
+        """Number of likeliest tokens to report; None if no log probabilities are requested."""
         wanted = LOGPROBS in self.include or bool(self.top_logprobs)
         return (self.top_logprobs or 0) if wanted else None
 
     @property
     def streams(self) -> bool:
-        """True if the answer is to come as it is made."""
+        """True if the response is streamed."""
         return self.stream
 
     def unused(self) -> list[str]:
-        """Return the fields that have no effect, although they are known."""
+        """Return the known fields that have no effect."""
         ignored = [f"include ({name})" for name in self.include if name not in _INCLUDABLE]
         if self.max_tool_calls is not None:
             ignored.append("max_tool_calls")
@@ -234,16 +234,16 @@ class ResponsesRequest(InputTokensRequest):
         return said.model_copy(update={"max_tokens": self.max_output_tokens})
 
     def check(self) -> None:
-        """Check what no single field can tell. Raise InvalidRequest."""
+        """Check combinations of fields. Raise InvalidRequest."""
         super().check()
         if self.background and not self.store:
             raise InvalidRequest(
-                "A response in the background has to be stored. Leave out 'store: false'.", param="background"
+                "A response in the background must be stored. Leave out 'store: false'.", param="background"
             )
 
 
 def parse_response(shape: type[Shape], content: Mapping[str, Any]) -> tuple[Shape, list[str]]:
-    """Return a body of this shape, and the names of fields that have no effect. Raise InvalidRequest."""
+    """Return a body of this shape, and the names of fields without effect. Raise InvalidRequest."""
     known = refuse(content, _REFUSED) | {name: content[name] for name in _HERE & content.keys()}
     request = parse(shape, known)
     request.check()

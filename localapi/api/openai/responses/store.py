@@ -1,7 +1,7 @@
-"""Responses that can be read again: the latest in memory, all of them on disk, each for the key that made it.
+"""Responses that can be read again: the latest in memory, all of them on disk, each only with its creator's key.
 
-The event loop never waits for the disk: a thread writes and deletes, one file after the other. A disk that fails is
-a warning; what could not be written stays in memory for a while.
+The event loop never waits for the disk: a thread writes and deletes one file after the other. A failing disk causes a
+warning; what could not be written stays in memory for a while.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 RECENT_BYTES: Final = 8 * 2**20
 """Maximum size kept in memory."""
 UNWRITTEN_BYTES: Final = 32 * 2**20
-"""Maximum size that may wait for the disk. Beyond it, responses are not stored."""
+"""Maximum size that waits for the disk. Beyond it, responses are not stored."""
 REST_SECONDS: Final = 60.0
-"""Pause after a write that failed."""
+"""Pause after a failed write."""
 SWEEP_SECONDS: Final = 600.0
 """Interval for deleting expired responses."""
 FLUSH_SECONDS: Final = 5.0
@@ -42,10 +42,10 @@ Job = Callable[[], None]
 
 
 class Record(msgspec.Struct):
-    """A response, as it is kept."""
+    """Stored response."""
 
     owner: str | None
-    """Name of the key that made it; None if the server had no keys."""
+    """Name of the key that created it; None if the server had no keys."""
     response: dict[str, Any]
     input: list[dict[str, Any]]
     """Its own items, without those of earlier responses."""
@@ -78,7 +78,7 @@ class _Recent:
 
 
 class ResponseStore:
-    """The responses. `options` are those of the manifest, as they are now. `folder` is None if there is no place."""
+    """The responses. `options` are the manifest's current ones. `folder` is None if there is none to store them in."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ResponseStore:
         self._recent: OrderedDict[str, _Recent] = OrderedDict()
         self._recent_bytes = self._unwritten_bytes = 0
         self._deleted: set[str] = set()
-        """Ids whose files the thread has still to delete."""
+        """Ids whose files the thread still has to delete."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._rests_until = 0.0
@@ -105,11 +105,13 @@ class ResponseStore:
         return self._folder is not None and options.keep > 0 and options.max_mb > 0
 
     def put(self, record: Record) -> None:
-        """Keep a response, in place of an earlier state of it."""
+        """Store a response, replacing an earlier state of it."""
         data = _encode(record)
         self._forget(record.id)
         if self._unwritten_bytes + len(data) > UNWRITTEN_BYTES:
-            log.warning("a response is not stored, as the disk is too slow: %d MB wait", UNWRITTEN_BYTES // 2**20)
+            log.warning(
+                "a response is not stored, because the disk is too slow: %d MB are waiting", UNWRITTEN_BYTES // 2**20
+            )
             return
         kept = _Recent(record, len(data), self._now())
         self._recent[record.id] = kept
@@ -120,7 +122,7 @@ class ResponseStore:
         self._do(partial(self._write, loop, kept, data))
 
     async def get(self, response_id: str, owner: str | None) -> Record | None:
-        """Return a response that this key made, and count it as used; None if there is none, or no more."""
+        """Return a response created with this key, and mark it as used; None if there is none any more."""
         if not self.keeps or not _ID.fullmatch(response_id) or response_id in self._deleted:
             return None
         kept = self._recent.get(response_id) or await self._read(response_id)
@@ -144,12 +146,12 @@ class ResponseStore:
             self._do(partial(self._delete, asyncio.get_running_loop(), response_id))
 
     async def start(self) -> None:
-        """Delete what became too old while no server ran."""
+        """Delete what has expired while no server was running."""
         if self._folder is not None and await aside(self._folder.exists):
             self._do(self._sweep)
 
     async def close(self) -> None:
-        """Wait until all is on disk, but not for ever."""
+        """Wait until everything is on disk, but not forever."""
         if self._thread is not None:
             self._jobs.put(None)
             thread = self._thread
@@ -198,7 +200,7 @@ class ResponseStore:
         self._jobs.put(job)
 
     def _work(self) -> None:
-        """Do what is to be done with files, in its order. Runs in the thread."""
+        """Process the work on files, in order. Runs in the thread."""
         while True:
             try:
                 job = self._jobs.get(timeout=SWEEP_SECONDS)
@@ -219,7 +221,7 @@ class ResponseStore:
             _tell(loop, partial(self._written, kept))
 
     def _written(self, kept: _Recent) -> None:
-        """Note that a response needs its place in memory no more; also if it could not be written."""
+        """Record that a response no longer needs its place in memory, even if it could not be written."""
         kept.unwritten = False
         self._unwritten_bytes -= kept.size
         self._shrink()
@@ -238,7 +240,7 @@ class ResponseStore:
         return self._options().max_mb * 2**20
 
     def _rest(self, error: OSError) -> None:
-        """Stop writing for a while, as when the disk is full."""
+        """Stop writing for a while, for example if the disk is full."""
         if time.monotonic() >= self._rests_until:
             log.warning("responses are not stored on disk for %g s: %s", REST_SECONDS, advise(error))
         self._rests_until = time.monotonic() + REST_SECONDS

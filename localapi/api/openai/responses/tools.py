@@ -1,7 +1,7 @@
-"""The tools of a response: functions, custom tools, namespaces of both, and those that OpenAI runs.
+"""Tools of a response: functions, custom tools, namespaces of both, and those that OpenAI runs.
 
-Engines know functions alone. A tool in a namespace is offered as a function with both names, and its call is told with
-them apart, as the client sent them.
+Engines know only functions. A tool in a namespace is offered as a function whose name contains both names; in its call,
+they are separate, as the client sent them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TextInputFormat(BodyObject):
 
 
 class CustomDefinition(BodyObject):
-    """A tool whose argument is text."""
+    """Tool whose argument is text."""
 
     type: Literal["custom"]
     name: FunctionName
@@ -43,7 +43,7 @@ class CustomDefinition(BodyObject):
 
 
 class HostedTool(BodyObject):
-    """A tool that OpenAI runs, or of a type that is not known here."""
+    """Tool that OpenAI runs, or of an unknown type."""
 
     type: str
 
@@ -66,7 +66,7 @@ _TOOLS = (
 
 
 class NamespaceDefinition(BodyObject):
-    """Tools with a name in common, such as those of one MCP server."""
+    """Tools with a common name, such as those of one MCP server."""
 
     type: Literal["namespace"]
     name: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
@@ -92,7 +92,7 @@ class AllowedTools(BodyObject):
 
 @dataclass(frozen=True)
 class Offered:
-    """A tool that the client runs, as the engine knows it and as the client does."""
+    """Tool that the client runs, in the engine's form and in the client's."""
 
     function: FunctionTool
     name: str
@@ -101,7 +101,7 @@ class Offered:
 
 
 def offered(tools: Sequence[Tool]) -> tuple[list[Offered], list[str]]:
-    """Return the tools that the client runs, and what of the others has no effect."""
+    """Return the tools that the client runs, and the names of the others, which have no effect."""
     found: list[Offered] = []
     unread: list[str] = []
     for tool, namespace, where in _each(tools):
@@ -136,14 +136,14 @@ def _each(
 
 
 def named(tools: Sequence[Offered], name: str) -> str:
-    """Return the engine's name of a tool that a choice names, if needed without its namespace."""
+    """Return the engine's name of the tool that a choice names, if needed without its namespace."""
     engine_names = [tool.function.name for tool in tools]
     inner = [tool.function.name for tool in tools if tool.name == name]
     return inner[0] if name not in engine_names and len(inner) == 1 else name
 
 
 def allowed(tools: Sequence[Offered], choice: AllowedTools) -> list[Offered]:
-    """Return the tools that may be called now. Raise InvalidRequest for one that is not there."""
+    """Return the tools that may be called now. Raise InvalidRequest for one that does not exist."""
     wanted: set[str] = set()
     for each in choice.tools:
         name = str(each.get("name"))

@@ -1,4 +1,4 @@
-"""`truncation: auto`: leave out the oldest turns of a conversation that does not fit the model's context."""
+"""`truncation: auto`: omit the oldest turns of a conversation that exceeds the model's context."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Begin = Callable[[NeutralRequest], Exchange]
 
 
 async def fitting(request: NeutralRequest, begin: Begin) -> NeutralRequest:
-    """Return the request with as many of its last turns as fit. Instructions at its beginning stay.
+    """Return the request with as many of its last turns as fit. Initial instructions are kept.
 
-    `begin` begins an exchange, whose prompt is counted and not answered. Raise ApiError.
+    `begin` starts an exchange whose prompt is counted and not answered. Raise ApiError.
     """
     [chat] = request.asks
     assert isinstance(chat, Chat)  # noqa: S101  # every response is one
     if chat_options(begin(request).generation.expected.options).forwards:
-        return replace(request, ignored=[*request.ignored, "truncation"])  # other servers need not know how to count
+        return replace(request, ignored=[*request.ignored, "truncation"])  # other servers may be unable to count
     if await _fits(request, begin):
         return request
     starts = [at for at, message in enumerate(chat.messages) if message.role == "user"]
-    fits, too_few = len(starts) - 1, 0  # numbers of turns to leave out
+    fits, too_few = len(starts) - 1, 0  # numbers of turns to omit
     while too_few + 1 < fits:
         middle = (too_few + fits) // 2
         if await _fits(_from(request, chat, starts[middle]), begin):
@@ -46,12 +46,12 @@ def _from(request: NeutralRequest, chat: Chat, start: int) -> NeutralRequest:
             break
         head.append(message)
     shorter = msgspec.structs.replace(chat, messages=[*head, *chat.messages[start:]])
-    left_out = f"truncation ({start - len(head)} messages left out)"
+    left_out = f"truncation ({start - len(head)} messages omitted)"
     return replace(request, asks=[shorter], ignored=[*request.ignored, left_out])
 
 
 async def _fits(request: NeutralRequest, begin: Begin) -> bool:
-    """Return True if the prompt and the longest answer fit the context, or if it is not known."""
+    """Return True if the prompt and the longest response fit the context, or if it is unknown."""
     exchange = begin(request)
     tokens = len(await exchange.prompt_tokens())
     generation = exchange.generation

@@ -54,7 +54,7 @@ class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
 
 
 class FunctionCall(Struct, tag="function_call", tag_field="type", kw_only=True):
-    """A function that the model calls."""
+    """Function call of the model."""
 
     id: str
     status: ItemStatus = "in_progress"
@@ -65,7 +65,7 @@ class FunctionCall(Struct, tag="function_call", tag_field="type", kw_only=True):
 
 
 class CustomToolCall(Struct, tag="custom_tool_call", tag_field="type", kw_only=True):
-    """A tool that the model calls with text."""
+    """Call of a custom tool by the model."""
 
     id: str
     status: ItemStatus = "in_progress"
@@ -98,7 +98,7 @@ class ResponseUsage(Struct):
 
 
 class ResponseFailure(Struct):
-    """Reason why the answer is missing or incomplete."""
+    """Reason why the response is missing or incomplete."""
 
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
     message: str
@@ -146,13 +146,13 @@ class ResponseObject(Struct, kw_only=True):
 
 
 class StreamEvent(Struct, kw_only=True):
-    """One event of a stream; the reply numbers them."""
+    """Event of a stream; the reply numbers them."""
 
     sequence_number: int = -1
 
 
 class ResponseEvent(StreamEvent, kw_only=True):
-    """The state of the whole response."""
+    """State of the whole response."""
 
     type: Literal[
         "response.created",
@@ -166,7 +166,7 @@ class ResponseEvent(StreamEvent, kw_only=True):
 
 
 class ItemEvent(StreamEvent, kw_only=True):
-    """An item begins, or is complete."""
+    """Start or end of an item."""
 
     type: Literal["response.output_item.added", "response.output_item.done"]
     output_index: int
@@ -179,7 +179,7 @@ class OfItem(StreamEvent, kw_only=True):
 
 
 class PartEvent(OfItem, kw_only=True):
-    """A part of an item's content begins, or is complete."""
+    """Start or end of a part of an item's content."""
 
     type: PartType
     content_index: int = 0
@@ -260,7 +260,7 @@ class ErrorEventDetails(Struct):
 
 
 class ErrorEvent(StreamEvent, kw_only=True):
-    """An error after a stream has begun: flat as OpenAI's documents say, and nested as its server sends it."""
+    """Error after a stream has started: flat as in OpenAI's documentation, and nested as its server sends it."""
 
     type: Literal["error"] = "error"
     code: str | None
@@ -283,7 +283,7 @@ def usage(finished: Finished) -> ResponseUsage | None:
 
 
 def failure(error: ApiError) -> ResponseFailure:
-    """Return an error as a response tells it."""
+    """Return an error in the form of a response."""
     if error.status == 429:  # noqa: PLR2004
         return ResponseFailure("rate_limit_exceeded", told(error))
     return ResponseFailure("server_error" if error.is_ours else "invalid_prompt", told(error))

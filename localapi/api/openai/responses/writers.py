@@ -1,4 +1,4 @@
-"""The items of a response while they are written: each turns what it grows by into events, and ends as it was sent."""
+"""Items of a response during generation: each turns its parts into events, and ends in its final form."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from localapi.worker.protocol import Delta
 
 
 class Writer(Protocol):
-    """An item that is not complete."""
+    """Incomplete item."""
 
     def begin(self) -> Iterator[StreamEvent]:
-        """Yield its beginning."""
+        """Yield its start."""
 
     def close(self, status: ItemStatus) -> Iterator[StreamEvent]:
         """Yield its end."""
 
     def item(self, status: ItemStatus) -> OutputItem:
-        """Return it as far as it has been written."""
+        """Return the item in its current state."""
 
 
 class ReasoningWriter:
@@ -105,12 +105,12 @@ class ReasoningWriter:
 
 
 class MessageWriter:
-    """Writes the model's message: text, a refusal, or one after the other."""
+    """Message of the model: text, a refusal, or both in turn."""
 
     def __init__(self, item_id: str, index: int) -> None:
         self._id, self._index = item_id, index
         self._parts: list[OutputText | OutputRefusal] = []
-        """Complete ones."""
+        """Complete parts."""
         self._open: type[OutputText | OutputRefusal] | None = None
         self._pieces: list[str] = []
         self._tokens: list[ChosenToken] = []
@@ -145,13 +145,13 @@ class MessageWriter:
             )
 
     def is_continued_by(self, delta: Delta) -> bool:
-        """Return True if a delta is nothing but text for the part that is open, as nearly all of them are."""
+        """Return True if a delta is only text for the open part, as nearly all are."""
         if delta.choice or delta.reasoning or delta.refusal or delta.logprobs:
             return False
         return self._open is OutputText and delta.text != ""
 
     def more_text(self, text: str, number: int) -> bytes:
-        """Return the bytes of the event with which `add` answers text for the part that is open."""
+        """Return the bytes of the event that `add` yields for text of the open part."""
         self._pieces.append(text)
         if self._form is None:
             first = TextDelta(
@@ -202,7 +202,7 @@ class MessageWriter:
 
 
 class CallWriter:
-    """A call of a function."""
+    """Function call."""
 
     def __init__(self, item_id: str, index: int, call_id: str, name: str, namespace: str | UnsetType = UNSET) -> None:
         self._index = index
@@ -234,7 +234,7 @@ class CallWriter:
 
 
 class CustomCallWriter:
-    """A call of a custom tool. Its text is known when the JSON around it is complete."""
+    """Call of a custom tool. Its text is known once the surrounding JSON is complete."""
 
     def __init__(self, item_id: str, index: int, call_id: str, name: str, namespace: str | UnsetType = UNSET) -> None:
         self._index = index
@@ -245,7 +245,7 @@ class CustomCallWriter:
         yield ItemEvent(type="response.output_item.added", output_index=self._index, item=self._call)
 
     def add(self, text: str) -> Iterator[StreamEvent]:
-        """Take the next text of the arguments."""
+        """Add the next text of the arguments."""
         self._pieces.append(text)
         yield from ()
 
