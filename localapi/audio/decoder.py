@@ -1,8 +1,8 @@
-"""Decode audio files from clients to PCM: voices to clone, speech to convert or to write down.
+"""Decode audio files from clients to PCM: voices to clone, speech to convert or to transcribe.
 
-The files are not trusted. FFmpeg must not guess the format, as many of its demuxers (HLS, concat, SDP) open other files
-and URLs that a file names. So the container is recognized by its first bytes and must be one that holds its own sound,
-the codecs are on a list, and duration, size and channels are limited.
+The files are not trusted. FFmpeg must not guess the format, because many of its demuxers (HLS, concat, SDP) open other
+files and URLs that a file names. So the container is recognized by its first bytes and must be one that contains its
+own audio, the codecs are on a list, and duration, size and channels are limited.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ CODECS |= {*_INTEGERS, *_FLOATS, "pcm_s8", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
 """Names of FFmpeg's decoders that may run."""
 
 OPTIONS = {"codec_whitelist": ",".join(sorted(CODECS)), "protocol_whitelist": "none"}
-"""Options for FFmpeg, which already tries decoders while it opens a file."""
+"""Options for FFmpeg, which tries decoders as soon as it opens a file."""
 
 MOST_CHANNELS = 8
 LEAST_RATE_HZ: Final = 1000
 """Lowest sample rate that is decoded. Telephones have 8000; a file of 2 KB at 1 Hz took 120 MB."""
 MOST_BOXES: Final = 100_000
-"""Boxes of an MP4 that stand beside each other. A recording in fragments has two for each second."""
+"""Maximum boxes of an MP4 on one level. A fragmented recording has two for each second."""
 
 CLAIM_TOLERANCE: Final = 1.01
 """Factor by which a container's stated length may exceed the limit before it is refused unread."""
 
 
 class NotAudio(ValueError):
-    """The file has no usable sound; the message tells the client why."""
+    """The file has no usable audio; the message tells the client why."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The next sound of a file."""
+    """Next part of a file's audio."""
 
     pcm: bytes
     """16-bit mono samples."""
@@ -57,10 +57,10 @@ class Decoded:
 
 
 def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Iterator[Decoded]:
-    """Yield the sound of a file bit by bit, whatever its length, as 16-bit mono PCM at a rate.
+    """Yield the audio of a file of any length piece by piece, as 16-bit mono PCM at a rate.
 
-    Of a video, the sound is taken. Damaged parts are left out. Raise `NotAudio`, before anything else for a file
-    without sound; for one that is longer than `max_seconds`, as soon as that is known.
+    For a video, this is its audio track. Damaged parts are skipped. Raise `NotAudio`, first of all for a file without
+    audio; for one longer than `max_seconds`, as soon as that is known.
     """
     with path.open("rb") as file:
         container = container_of(_beginning(file))
@@ -76,7 +76,7 @@ def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Itera
             with av.open(file, "r", format=container, options=OPTIONS) as opened:
                 total = _claimed_seconds(opened)
                 if container != "wav" and total > max_seconds * CLAIM_TOLERANCE:
-                    # WAV files that were written as a stream claim the largest possible size.
+                    # WAV files that were streamed claim the largest possible size.
                     raise NotAudio(f"The audio is {total:.0f} seconds long; the limit is {max_seconds:g}.")
                 for pcm in _sound(opened, sample_rate_hz, max_seconds, video=True):
                     silent = False
@@ -90,10 +90,10 @@ def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Itera
 
 
 def _beginning(file: io.BufferedReader) -> bytes:
-    """Return as much of a file as its container is recognized by, and go back to the beginning."""
+    """Return the bytes by which a file's container is recognized, and seek to the start."""
     head = file.read(_TAG_HEADER_BYTES)
     if head[:3] == b"ID3":
-        # The tag may hold a picture; what follows it is what counts.
+        # The tag may contain a picture; what follows it counts.
         file.seek(_TAG_HEADER_BYTES + _tag_length(head))
         head = b"ID3" + bytes(_TAG_HEADER_BYTES - 3) + file.read(_HEAD_BYTES)
     else:
@@ -117,9 +117,9 @@ def _unreadable(error: Exception) -> NotAudio:
 
 
 def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: int) -> bytes:
-    """Return the sound of a WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF file as 16-bit mono PCM at a rate.
+    """Return the audio of a WAV, MP3, FLAC, Ogg, M4A, AAC, WebM, AIFF or CAF file as 16-bit mono PCM at a rate.
 
-    Several channels are mixed to one, and damaged parts are left out. Raise `NotAudio` if nothing can be decoded, for
+    Several channels are mixed to one, and damaged parts are skipped. Raise `NotAudio` if nothing can be decoded, for
     video, and for files above `max_bytes` or `max_seconds`.
     """
     if len(data) > max_bytes:
@@ -199,7 +199,7 @@ _MPEG_SYNC, _MPEG_LAYER = 0xFFE0, 0x0006
 def _refuse_false_counts(data: bytes | mmap.mmap) -> None:
     """Raise `NotAudio` for an MP4 that claims more samples than it has bytes.
 
-    FFmpeg allocates memory for each before it checks: 9 KB took 2.3 GB.
+    FFmpeg allocates memory for each sample before it checks: 9 KB took 2.3 GB.
     """
     begin = boxes = 0
     while begin + 8 <= len(data):
@@ -207,10 +207,10 @@ def _refuse_false_counts(data: bytes | mmap.mmap) -> None:
         if boxes > MOST_BOXES:
             raise NotAudio(f"The audio file has more than {MOST_BOXES} parts.")
         size, name = struct.unpack_from(">I4s", data, begin)
-        if size == 1:  # what follows has the size in 64 bits
+        if size == 1:  # the size follows in 64 bits
             size = int.from_bytes(data[begin + 8 : begin + 16], "big")
         end = begin + size if size > 0 else len(data)
-        # The sound itself (mdat) may contain anything by chance.
+        # The audio data (mdat) may contain anything by chance.
         for box, offset in ((b"stsz", 12), (b"stz2", 12), (b"trun", 8)) if name != b"mdat" else ():
             at = data.find(box, begin, end)
             while at >= 0:
@@ -243,7 +243,7 @@ def _sound(
     seconds = 0.0
     for frame in _frames(file, stream):
         seconds += frame.samples / frame.sample_rate
-        if seconds > max_seconds + 1e-6:  # a sum of many rounded numbers
+        if seconds > max_seconds + 1e-6:  # because of accumulated rounding
             raise NotAudio(f"The audio is longer than {max_seconds:g} seconds.")
         for out in resampler.resample(frame):
             yield bytes(out.planes[0])[: 2 * out.samples]
@@ -264,7 +264,7 @@ def _frames(file: av.container.InputContainer, stream: av.AudioStream) -> Iterat
 
 
 def read_written(text: str) -> bytes:
-    """Return the audio file in a text. Raise NotWritten if there is none of a known kind."""
+    """Return the audio file in a text. Raise NotWritten if it is not of a known kind."""
     data = written_bytes(text)
     if container_of(data) is None:
         raise NotWritten("it is not audio of a known kind")

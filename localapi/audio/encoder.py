@@ -1,4 +1,4 @@
-"""Encode PCM as a file in one of OpenAI's formats, streamed or as a whole.
+"""Encode PCM as a file in one of OpenAI's formats, streamed or whole.
 
 WAV at any rate and PCM at 24 kHz need no codec; PyAV is imported only for the other formats.
 """
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     _Writer: TypeAlias = "Muxer | Filters | _Samples"
 
 _UNKNOWN: Final = 0xFFFF_FFFF
-"""Length in the header of a WAV file that is still being made."""
+"""Length in the header of a WAV file that is still being written."""
 
 
 class Encoder:
-    """Encoder of a file that is sent while its sound is made.
+    """Encoder of a file that is sent while its audio is generated.
 
     The bytes do not depend on where the PCM was split. The first bytes come as early as the format allows: after 80 ms
-    (mp3, opus) or 110 ms (aac, flac) of sound at 24 kHz, and at once for wav and pcm.
+    (mp3, opus) or 110 ms (aac, flac) of audio at 24 kHz, and at once for wav and pcm.
     """
 
     def __init__(self, format: Format, sample_rate_hz: int) -> None:  # noqa: A002  # OpenAI's word
@@ -41,7 +41,7 @@ class Encoder:
         return self._open().feed(pcm)
 
     def finish(self) -> bytes:
-        """Return the last bytes. A file with a codec but no sound gets 20 ms of silence, as players refuse empty files.
+        """Return the last bytes. A file with a codec but no audio gets 20 ms of silence: players refuse empty files.
 
         Raise ValueError after the end.
         """
@@ -49,7 +49,7 @@ class Encoder:
         return writer.finish()
 
     def close(self) -> None:
-        """Give everything back, finished or not. An `encode` that runs in another thread ends unharmed."""
+        """Release all resources, whether finished or not. An `encode` that runs in another thread ends unharmed."""
         self._writer = None
 
     def _open(self) -> _Writer:
@@ -59,9 +59,9 @@ class Encoder:
 
 
 def encoded(pcm: bytes, format: Format, sample_rate_hz: int) -> bytes:  # noqa: A002  # OpenAI's word
-    """Return a whole file, with its length in the header, so that it plays exactly as long as the sound.
+    """Return a whole file, with its length in the header, so that it plays exactly as long as the audio.
 
-    AAC is an exception: ADTS has no field for a length, so 40 to 80 ms of silence surround the sound.
+    AAC is an exception: ADTS has no field for a length, so 40 to 80 ms of silence surround the audio.
     """
     writer = _writer(format, sample_rate_hz, streamed=False)
     return writer.feed(pcm) + writer.finish()
@@ -82,14 +82,14 @@ def _writer(format: Format, sample_rate_hz: int, *, streamed: bool) -> _Writer: 
 
 
 class _Samples:
-    """Writer of unchanged samples, with a WAV header or none."""
+    """Writer of unchanged samples, with or without a WAV header."""
 
     def __init__(self, sample_rate_hz: int, *, has_header: bool, streamed: bool) -> None:
         self._sample_rate_hz = sample_rate_hz
         self._header_due = has_header
         self._streamed = streamed
         self._kept: list[bytes] = []
-        """Kept bytes: the whole file if it is not streamed, else the first half of a sample, if any."""
+        """Kept bytes: the whole file if it is not streamed, otherwise the first half of a sample, if any."""
 
     def feed(self, pcm: bytes) -> bytes:
         if not self._streamed:
@@ -111,7 +111,7 @@ class _Samples:
 
 
 def wav_header(sample_rate_hz: int, data_bytes: int | None) -> bytes:
-    """Return the header of 44 bytes for a number of bytes of 16-bit mono PCM; None if it is not known yet."""
+    """Return the 44-byte header for a number of bytes of 16-bit mono PCM; None if it is not known yet."""
     size = _UNKNOWN if data_bytes is None else min(data_bytes, _UNKNOWN)
     riff = struct.pack("<4sI4s", b"RIFF", min(size + 36, _UNKNOWN), b"WAVE")
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate_hz, 2 * sample_rate_hz, 2, 16)

@@ -23,14 +23,14 @@ class Format:
     sample_format: str = "s16"
     """Sample format of the encoder, in FFmpeg's terms."""
     sample_rates_hz: tuple[int, ...] = ()
-    """Supported rates in ascending order; empty if all are."""
+    """Supported rates in ascending order; empty for all rates."""
     bit_rate: int | None = None
     """Bits per second; None if the codec has no such option."""
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Options of the muxer and the encoder."""
 
     def rate_for(self, sample_rate_hz: int) -> int:
-        """Return the rate for sound of this rate: the lowest supported one that is not lower, or the highest."""
+        """Return the file's rate for audio of this rate: the lowest supported one that is not lower, or the highest."""
         if not self.sample_rates_hz or sample_rate_hz in self.sample_rates_hz:
             return sample_rate_hz
         return min((r for r in self.sample_rates_hz if r >= sample_rate_hz), default=self.sample_rates_hz[-1])

@@ -7,7 +7,7 @@ from array import array
 
 FADE_SECONDS = 0.004
 CLICK = 64
-"""Step from or to silence (-54 dB) above which a click is heard."""
+"""Step from or to silence (-54 dB) above which a click is audible."""
 
 
 class Join:
@@ -31,7 +31,7 @@ class Join:
         """First byte of an incomplete sample."""
         self._held = array("h")
         self._begun = 0
-        """Number of samples of this segment that were returned."""
+        """Number of samples of this segment that were already returned."""
         self._fades_in = False
 
     def feed(self, pcm: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Languages by their codes and English names, as Whisper and OpenAI's transcripts name them."""
+"""Languages by code and English name, as Whisper and OpenAI's transcripts name them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ vi vietnamese, yi yiddish, yo yoruba, yue cantonese, zh chinese
 NAMES: Final[dict[str, str]] = {
     code: name for code, _, name in (each.strip().partition(" ") for each in _NAMES.replace("\n", " ").split(","))
 }
-"""English names in lower case, by the code (ISO 639)."""
+"""English names in lower case, by code (ISO 639)."""
 _CODES: Final = {name: code for code, name in NAMES.items()} | {"mandarin": "zh", "burmese": "my", "castilian": "es"}
 
 
 def language_code(written: str) -> str:
-    """Return the code of a language that is written as a code, a tag ("en-GB") or a name; else the text itself."""
+    """Return the code of a language given as a code, a tag ("en-GB") or a name; otherwise the text itself."""
     text = written.strip().lower().replace("_", "-")
     return _CODES.get(text) or text.partition("-")[0]
 

@@ -1,7 +1,7 @@
-"""Remove the repeat of a first phrase that a model says twice: A A B becomes A B.
+"""Remove the repetition of a first phrase that a model speaks twice: A A B becomes A B.
 
-Some speech models on MLX repeat a phrase, exactly or nearly so. Sound that is only similar stays: a person who says a
-word twice, a tone, a beat. In doubt nothing is cut. Workers use this module, which needs numpy.
+Some speech models on MLX repeat a phrase, exactly or nearly so. Audio that is only similar is kept: a word that a
+person says twice, a tone, a beat. In doubt, nothing is cut. Workers use this module, which needs numpy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ONSET = 0.02
 """Level at which sound begins, relative to the loudest sample (-34 dB)."""
 
 LANDMARKS = 24
-"""Number of loud samples at the beginning that a repeat must have again."""
+"""Number of loud samples at the start that a repetition must contain again."""
 
 LANDMARK_DIFFERENCE = 0.2
 """Maximum difference between a landmark and its repeat, relative to the RMS of the phrase; 20 times `DIFFERENCE`."""
@@ -34,17 +34,18 @@ MOST_LENGTHS = 64
 """Maximum candidate lengths. A sound with more of them repeats itself all the time."""
 
 NEIGHBOURS = 3
-"""Distance in samples below which candidates are the same length, as smooth sound changes little between samples."""
+"""Distance in samples below which candidates count as one length, because smooth sound changes little between samples.
+"""
 
 PERIODIC = 0.9
-"""Autocorrelation from which on a phrase is a tone, a buzz or a hum."""
+"""Autocorrelation above which a phrase is a tone, a buzz or a hum."""
 
 PERIOD_SECONDS = 3
 """Duration of the part of a phrase that is searched for periods."""
 
 
 def trim(pcm: bytes, sample_rate_hz: int, *, minimum_seconds: float = MINIMUM_SECONDS) -> bytes:
-    """Return the sound without the repeat of its beginning, if there is one."""
+    """Return the audio without the repetition of its start, if there is one."""
     return pcm[2 * repeated_prefix(pcm, sample_rate_hz, minimum_seconds=minimum_seconds) :]
 
 

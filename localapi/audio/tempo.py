@@ -1,4 +1,4 @@
-"""Change the speed without the pitch, for engines that cannot change their speed."""
+"""Change the speed without changing the pitch, for engines that cannot change their speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SLOWEST, FASTEST = 0.25, 4.0
 """Range of OpenAI's `speed`."""
 
 TAIL_SECONDS = 1
-"""Silence to add after the sound, as FFmpeg's filter drops up to two of its windows (each 40 to 85 ms of input)."""
+"""Silence to append, because FFmpeg's filter drops up to two of its windows (each 40 to 85 ms of input)."""
 
 
 class Tempo:
@@ -57,7 +57,7 @@ class Tempo:
         return self._filters
 
     def _taken(self, pcm: bytes) -> bytes:
-        """Return as much sound as the input so far yields."""
+        """Return the audio available from the input so far."""
         due = round(self._bytes_in // 2 / self._speed) - self._samples_out
         taken = pcm[: 2 * due]
         self._samples_out += len(taken) // 2

@@ -1,8 +1,8 @@
 """The gateway to a Ray cluster: `python -P -m localapi.cluster --fd N --address ADDRESS`.
 
-It is a separate process because Ray takes memory, blocks, and may crash: the server keeps its size and its event
-loop, and a crash costs the workers of the cluster and nothing else. N is an inherited end of a socket pair. When the
-server's end closes, the gateway leaves the cluster, and Ray ends all of its actors, which belong to this job.
+It is a separate process because Ray takes memory, blocks, and may crash: the server keeps its size and its event loop,
+and a crash costs only the workers on the cluster. N is an inherited end of a socket pair. When the server's end closes,
+the gateway leaves the cluster, and Ray ends all of its actors, which belong to this job.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ PLACE_SECONDS: Final = 120.0
 """Time limit for finding a node with room and starting the process there."""
 TRIES: Final = 4
 RETRY_SECONDS: Final = 5.0
-"""Pause before another try to start a worker whose node was lost meanwhile."""
+"""Pause before retrying to start a worker whose node was lost in the meantime."""
 REPORT_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 20.0
-"""After this time without a report a node is given up."""
+"""Time without a report after which a node is considered lost."""
 LOOK_SECONDS: Final = 2.0
 """Interval for reading the list of nodes."""
 LEAVE_SECONDS: Final = 5.0
@@ -73,7 +73,7 @@ UNAUTHENTICATED: Final = (
 
 def main() -> None:
     """Join the cluster, then relay between the server and its workers until the server's end of the socket closes."""
-    parser = argparse.ArgumentParser(prog="localapi.cluster", description="For the server's use only.")
+    parser = argparse.ArgumentParser(prog="localapi.cluster", description="For internal use by the server.")
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
     parser.add_argument("--address", required=True, help="auto, or host:port of the cluster")
     arguments = parser.parse_args()
@@ -82,10 +82,10 @@ def main() -> None:
 
     def refuse(message: str) -> None:
         server.sendall(frame(NotConnected(message)))
-        server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
+        server.shutdown(socket.SHUT_WR)  # so that sent data arrives before the end of file
         os._exit(1)
 
-    late = threading.Timer(CONNECT_SECONDS, refuse, [f"it did not answer within {CONNECT_SECONDS:g} s"])
+    late = threading.Timer(CONNECT_SECONDS, refuse, [f"it did not respond within {CONNECT_SECONDS:g} s"])
     late.start()
     try:
         connect(arguments.address)
@@ -102,7 +102,7 @@ def connect(address: str) -> None:
     host, colon, port = named.rpartition(":")
     if colon:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
-            pass  # Ray itself would not report that nobody answers
+            pass  # Ray itself would not report that there is no response
     try:
         ray.init(
             address=address,
@@ -112,7 +112,7 @@ def connect(address: str) -> None:
             runtime_env={
                 # The nodes run this very version of the code, whatever is installed there.
                 "py_modules": [str(Path(localapi.__file__).parent)],
-                # Ray takes uvloop where it is installed, as beside vLLM; it cannot start a process group.
+                # Ray uses uvloop if it is installed, as beside vLLM; it cannot start a process group.
                 "env_vars": {"RAY_USE_UVLOOP": "0"},
             },
         )
@@ -121,14 +121,17 @@ def connect(address: str) -> None:
             raise ConnectionError(UNAUTHENTICATED) from error
         if named == "auto":
             raise ConnectionError(
-                "none runs on this machine, and RAY_ADDRESS is not set. Start it (`ray start`), or name its address"
+                "none is running on this machine, and RAY_ADDRESS is not set. Start one (`ray start`), or set "
+                "its address"
             ) from error
         raise
 
 
 def no_room(what: str) -> str:
-    """Return that nothing had room in time, for people."""
-    return f"No node of the cluster had room for {what} within {PLACE_SECONDS:g} s. Free some, or ask for less."
+    """Return the error that there was no room in time, for people."""
+    return (
+        f"No node of the cluster had room for {what} within {PLACE_SECONDS:g} s. Free some resources, or request less."
+    )
 
 
 def reason_of(error: BaseException) -> str:
@@ -168,7 +171,7 @@ class Gateway:
             self._writer.write(frame(message))
 
     async def serve(self, reader: StreamReader) -> None:
-        """Take the server's messages until the end."""
+        """Handle the server's messages until the end."""
         while (body := await read_frame(reader)) is not None:
             match protocol.decode_to_gateway(body):
                 case Reserve() as reserve:
@@ -190,7 +193,7 @@ class Gateway:
         self._workers.pop(worker, None)
 
     async def watch_nodes(self) -> None:
-        """Tell the server the nodes, at first and whenever they change."""
+        """Report the nodes to the server, at first and whenever they change."""
         told: list[Node] | None = None
         while True:
             nodes = await nodes_now()
@@ -221,7 +224,7 @@ class Group:
         try:
             self.placement = placement_group(**bundles(place, count, await nodes_now()))
             async with asyncio.timeout(PLACE_SECONDS):
-                # Little by little, because a thread that waits cannot be ended.
+                # In short waits, because a waiting thread cannot be ended.
                 while not await aside(functools.partial(self.placement.wait, 1)):
                     pass
         except CannotStart as error:
@@ -236,7 +239,7 @@ class Group:
             self._gateway.send(Reserved(number))
 
     def release(self) -> None:
-        """Give the room back. What still runs in it is killed."""
+        """Release the room. Workers that still run in it are killed."""
         self._task.cancel()
         if self.placement is not None:
             with contextlib.suppress(Exception):  # the cluster may be gone
@@ -265,7 +268,7 @@ class Placed:
             self._gateway.send(NotStarted(number, str(error)))
             return
         except asyncio.CancelledError:
-            self._gateway.send(NotStarted(number, "It was no longer wanted."))
+            self._gateway.send(NotStarted(number, "It was no longer needed."))
             return
         finally:
             if self._node is None:
@@ -275,7 +278,7 @@ class Placed:
         try:
             how = await self._receive()
         except (RayError, TimeoutError):
-            how = f"was lost: its node {node.name} does not answer"
+            how = f"was lost: its node {node.name} does not respond"
         finally:
             sending.cancel()
             self.kill_actor()
@@ -329,7 +332,7 @@ class Placed:
                 return
 
     def _seat(self) -> tuple[PlacementGroup, int] | None:
-        """Return the part of a reservation that this worker has. Raise CannotStart if it is no longer reserved."""
+        """Return this worker's part of a reservation. Raise CannotStart if it is no longer reserved."""
         seat = self._start.seat
         if seat is None:
             return None
@@ -339,7 +342,7 @@ class Placed:
         return group.placement, seat.number
 
     async def _send(self) -> None:
-        # One call at a time: Ray does not keep the order of calls to an asynchronous actor.
+        # One call at a time, because Ray does not keep the order of calls to an asynchronous actor.
         while True:
             data = await self.outgoing.get()
             while not self.outgoing.empty():
@@ -367,7 +370,7 @@ class Placed:
                 return str(how)
 
     def stop(self, seconds: float) -> None:
-        """End the worker, by force after so many seconds; give up a start."""
+        """End the worker, by force after this many seconds, or abandon its start."""
         if self._node is None:
             self.task.cancel()
             return

@@ -19,14 +19,14 @@ MOST_BYTES: Final = 1024 * 1024
 MOST_LINES: Final = 200
 """Maximum lines of output kept between two reports; the oldest are dropped."""
 PACKAGES: Final = ("msgspec", "psutil")
-"""Packages that a worker needs beside its engine."""
+"""Packages that a worker needs besides its engine."""
 
 Report = tuple[bytes, list[str], int | None, float | None, str | None]
-"""Bytes sent by the worker, lines printed, its memory, its processor time, and how it ended if it has."""
+"""Bytes sent by the worker, lines printed, its memory and processor time, and how it ended if it has."""
 
 
 class NodeWorker:
-    """One worker on this node. Its process ends with the actor's, however that ends."""
+    """Worker on this node. Its process ends with the actor's, however that ends."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -44,7 +44,7 @@ class NodeWorker:
         return ray.get_runtime_context().get_node_id(), missing
 
     async def start(self, env: dict[str, str], secrets: list[str], ports: int) -> tuple[int, list[str]]:
-        """Start the worker. Return its process id, and the addresses of so many ports that are kept free for it.
+        """Start the worker. Return its process id, and the addresses of this many ports that are reserved for it.
 
         `env` is added to this node's variables.
         """
@@ -70,7 +70,7 @@ class NodeWorker:
             self._writer.write(data)
 
     async def receive(self, seconds: float) -> Report:
-        """Return what the worker sends next. Return without it after so many seconds, as a sign of life."""
+        """Return what the worker sends next. After this many seconds, return without it, as a sign of life."""
         import asyncio  # noqa: PLC0415
 
         data, how = b"", None

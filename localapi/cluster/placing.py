@@ -14,12 +14,12 @@ from localapi.cluster.rooms import check_room, named, room
 from localapi.system.threads import aside
 
 NEXT_TO_NOTHING: Final = {"CPU": 0.001}
-"""Ray refuses to reserve nothing."""
+"""Smallest amount to reserve, because Ray refuses to reserve nothing."""
 STANDARD: Final = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
 async def nodes_now() -> list[Node]:
-    """Return the nodes of the cluster, also those that died lately."""
+    """Return the nodes of the cluster, including those that died recently."""
     listed: list[dict[str, Any]] = await aside(ray.nodes)
     free: dict[str, dict[str, float]] = await aside(available_resources_per_node)
     nodes = [described(node, free.get(node["NodeID"], {})) for node in listed]
@@ -27,7 +27,7 @@ async def nodes_now() -> list[Node]:
 
 
 def described(node: dict[str, Any], free: dict[str, float]) -> Node:
-    """Return how Ray describes a node and its free resources."""
+    """Return Ray's description of a node and its free resources."""
     totals: dict[str, float] = node["Resources"]
     address: str = node["NodeManagerAddress"]
     own = {name: count for name, count in totals.items() if name not in STANDARD and not name.startswith("node:")}
@@ -49,9 +49,9 @@ def described(node: dict[str, Any], free: dict[str, float]) -> Node:
 
 
 def scheduling(place: Requirements, nodes: list[Node], seat: tuple[PlacementGroup, int] | None) -> dict[str, Any]:
-    """Return the options of an actor that is placed so. Raise CannotStart if no node can ever hold it.
+    """Return the options of an actor with this place. Raise CannotStart if no node can ever hold it.
 
-    `seat`: the room that was reserved for it, and which part of that.
+    `seat` is its part of a reservation.
     """
     strategy: object = "SPREAD" if place.spread else "DEFAULT"
     if seat is not None:
@@ -73,7 +73,7 @@ def scheduling(place: Requirements, nodes: list[Node], seat: tuple[PlacementGrou
 
 
 def bundles(place: Requirements, count: int, nodes: list[Node]) -> dict[str, Any]:
-    """Return the options of a placement group with so many workers. Raise CannotStart if they can never fit."""
+    """Return the options of a placement group for this many workers. Raise CannotStart if they can never fit."""
     check_room(place, count, nodes)
     each = {"CPU": place.cpus, "GPU": place.gpus, "memory": place.memory_bytes, **place.resources}
     bundle = {name: amount for name, amount in each.items() if amount}

@@ -1,7 +1,7 @@
-"""The messages between the server and its gateway to a Ray cluster.
+"""Messages between the server and its gateway to a Ray cluster.
 
 They are framed like those of workers. The messages between a worker and the server are opaque here: bytes in both
-directions, by the number that the server gave the worker.
+directions, with the number that the server gave the worker.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import msgspec
 
 
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
-    """Resources that a worker takes from a cluster."""
+    """Resources that a worker needs from a cluster."""
 
     node: str | None = None
-    """Name, host name, address or id of a node; None: any node with room."""
+    """Name, host name, address or id of a node; None for any node with room."""
     cpus: float = 1
     gpus: float = 0
     memory_bytes: int = 0
     resources: dict[str, float] = {}
     """Custom resources of the cluster."""
     spread: bool | Literal["strict"] = False
-    """True to prefer nodes with less on them, False to fill one node first. "strict": one node for each rank."""
+    """True to prefer nodes with less load, False to fill one node first; "strict" for one node per rank."""
 
 
 class Reserve(msgspec.Struct, tag=True):
@@ -30,12 +30,12 @@ class Reserve(msgspec.Struct, tag=True):
 
     group: int
     place: Requirements
-    """Resources that each worker takes."""
+    """Resources that each worker needs."""
     count: int
 
 
 class Release(msgspec.Struct, tag=True):
-    """Server to gateway: a reservation is no longer wanted, made or not. What still runs there is killed."""
+    """Server to gateway: a reservation is no longer needed, granted or not. Workers that still run there are killed."""
 
     group: int
 
@@ -59,9 +59,9 @@ class Start(msgspec.Struct, tag=True, kw_only=True):
     secrets: list[str] = []
     """Values that its output must not show."""
     seat: Seat | None = None
-    """Reserved place to start it."""
+    """Reserved place in which to start it."""
     ports: int = 0
-    """Number of ports to keep free for the worker, until it gets its first message."""
+    """Number of ports to reserve for the worker until it gets its first message."""
 
 
 class ToNode(msgspec.Struct, tag=True):
@@ -72,7 +72,7 @@ class ToNode(msgspec.Struct, tag=True):
 
 
 class Stop(msgspec.Struct, tag=True):
-    """Server to gateway: close a worker's socket, and kill the worker if it has not ended after so many seconds."""
+    """Server to gateway: close a worker's socket, and kill the worker if it has not ended after this many seconds."""
 
     worker: int
     seconds: float
@@ -88,14 +88,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float
     gpus: float
     memory_bytes: int
-    """Memory that Ray may give away, which is less than the machine has."""
+    """Memory that Ray may assign, which is less than the machine has."""
     resources: dict[str, float]
     """Custom resources."""
     cpus_free: float
     gpus_free: float
     memory_bytes_free: int
     resources_free: dict[str, float]
-    """Resources that are free now. Ray reports them with some delay."""
+    """Currently free resources. Ray reports them with some delay."""
 
 
 class Nodes(msgspec.Struct, tag=True):
@@ -131,7 +131,7 @@ class Started(msgspec.Struct, tag=True):
     """Name of the node."""
     pid: int
     addresses: list[str] = []
-    """Addresses of the ports that are kept free, as other nodes reach them."""
+    """Addresses of the reserved ports, as other nodes reach them."""
 
 
 class Waiting(msgspec.Struct, tag=True):
@@ -149,7 +149,7 @@ class NotStarted(msgspec.Struct, tag=True):
 
 
 class FromNode(msgspec.Struct, tag=True, kw_only=True):
-    """Gateway to server: what a worker sent, what it printed, and what it uses. Comes at least every few seconds."""
+    """Gateway to server: a worker's messages, its output, and its usage. Sent at least every few seconds."""
 
     worker: int
     data: bytes

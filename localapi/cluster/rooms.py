@@ -1,4 +1,4 @@
-"""Fit workers onto the nodes of a cluster. Knows nothing of Ray."""
+"""Fit workers onto the nodes of a cluster. This module knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from localapi.cluster.protocol import Node, Requirements
 from localapi.system.byte_sizes import readable
 
 MANY: Final = 1000
-"""Number of workers without needs that a node can hold."""
+"""Number of workers without requirements that a node can hold."""
 
 
 class CannotStart(Exception):
@@ -17,7 +17,7 @@ class CannotStart(Exception):
 
 
 def check_room(place: Requirements, count: int, nodes: list[Node]) -> None:
-    """Raise CannotStart if the cluster can never hold so many workers at once."""
+    """Raise CannotStart if the cluster can never hold this many workers at once."""
     strict = count > 1 and place.spread == "strict"
     spaces = [room(place, node) for node in named(place, nodes)]
     if sum(min(space, 1) if strict else space for space in spaces) >= count:
@@ -29,7 +29,7 @@ def check_room(place: Requirements, count: int, nodes: list[Node]) -> None:
 
 
 def named(place: Requirements, nodes: list[Node]) -> list[Node]:
-    """Return the nodes that live and may be meant. Raise CannotStart if there are none."""
+    """Return the live nodes that match. Raise CannotStart if there are none."""
     alive = [node for node in nodes if node.alive]
     found = [node for node in alive if place.node in (None, node.name, node.address, node.id)]
     if not found:
@@ -46,7 +46,7 @@ def room(place: Requirements, node: Node) -> int:
 
 
 def has_room_now(place: Requirements, nodes: list[Node]) -> bool:
-    """Return whether a node that may be meant has what such a worker takes, and nobody else has it."""
+    """Return whether a matching node has the free resources for such a worker."""
     return any(
         place.cpus <= node.cpus_free
         and place.gpus <= node.gpus_free
@@ -57,17 +57,17 @@ def has_room_now(place: Requirements, nodes: list[Node]) -> bool:
 
 
 def has(place: Requirements, nodes: list[Node]) -> str:
-    """Return what the nodes that may be meant have, for people."""
-    return f"There are: {'; '.join(f'{node.name}: {offered(node)}' for node in named(place, nodes))}."
+    """Describe the resources of the matching nodes, for people."""
+    return f"Available: {'; '.join(f'{node.name}: {offered(node)}' for node in named(place, nodes))}."
 
 
 def wanted(place: Requirements) -> str:
-    """Return what a worker takes, for people."""
+    """Describe the resources of a worker, for people."""
     return _amounts(place.cpus, place.gpus, place.memory_bytes, place.resources)
 
 
 def offered(node: Node) -> str:
-    """Return what a node has, for people."""
+    """Describe the resources of a node, for people."""
     return _amounts(node.cpus, node.gpus, node.memory_bytes, node.resources)
 
 

@@ -48,7 +48,7 @@ PACKAGES: Final = {
     "piper": (("piper", "onnxruntime"), "piper-tts"),
     "espeak-ng": (("espeakng_loader",), "espeakng-loader"),
 }
-"""Imported modules of each backend in this environment, and the package that has them."""
+"""Imported modules of each backend in this environment, and the package that contains them."""
 ANSWER_SECONDS: Final = 4.0
 HUB: Final = "https://huggingface.co"
 
@@ -64,7 +64,7 @@ def python(_: Subject) -> list[Finding]:
 
 
 def mlx(subject: Subject) -> list[Finding]:
-    """Ask MLX for its device, in a separate process, as a broken driver may crash it."""
+    """Ask MLX for its device in a separate process, because a broken driver may crash it."""
     try:
         done = subprocess.run(  # this Python, with our own module
             [sys.executable, "-P", "-m", "localapi.worker.device"],
@@ -94,7 +94,7 @@ def memory(subject: Subject) -> list[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     budget = subject.manifest.server.memory_budget if subject.manifest else None
     if budget is None:
-        return [Finding("memory", "ok", f"{readable(total)}, without a limit for models (no memory_budget)")]
+        return [Finding("memory", "ok", f"{readable(total)}, with no limit for models (no memory_budget)")]
     if budget > total:
         says = f"{readable(total)}, less than the memory_budget of {readable(budget)}"
         return [Finding("memory", "note", says, "set server.memory_budget below that, such as 75%")]
@@ -115,7 +115,7 @@ def disk(_: Subject) -> list[Finding]:
 
 
 def service(_: Subject) -> list[Finding]:
-    """Check if the server is installed as a service."""
+    """Check whether the server is installed as a service."""
     state = system().state()
     if not state.installed:
         return [Finding("service", "ok", "not installed; `localapi service install` starts the server with the system")]
@@ -173,10 +173,10 @@ def uv(_: Subject) -> list[Finding]:
 
 
 def player(subject: Subject) -> list[Finding]:
-    """Check for a program with which `localapi say` plays sound."""
+    """Check for a program by which `localapi say` can play sound."""
     found = next((name for name in subject.players if shutil.which(name)), None)
     if found is None:
-        says = f"no program plays sound ({', '.join(subject.players)}); `localapi say` needs --output FILE"
+        says = f"no program to play sound was found ({', '.join(subject.players)}); `localapi say` needs --output FILE"
         return [Finding("player", "note", says)]
     return [Finding("player", "ok", found)]
 
@@ -199,7 +199,7 @@ def manifest(subject: Subject) -> list[Finding]:
 
 
 def files(subject: Subject) -> list[Finding]:
-    """Check for each entry if its files are on this machine."""
+    """Check for each entry whether its files are on this machine."""
     return [finding for entry in subject.entries for finding in _of(entry)]
 
 
@@ -246,7 +246,7 @@ def formats(subject: Subject) -> list[Finding]:
                 chosen = {"tool_format": options.tool_format, "reasoning_format": options.reasoning_format}
                 asked[entry.id] = {"folder": str(folder), **chosen}
     if not asked:
-        return [Finding("formats", "ok", "no files of a chat model on this machine")]
+        return [Finding("formats", "ok", "no chat model is downloaded")]
     command = [sys.executable, "-P", "-m", "localapi.worker.llm.recognised_formats", *map(json.dumps, asked.values())]
     try:
         done = subprocess.run(  # noqa: S603  # this Python, with our own module
@@ -267,7 +267,7 @@ def formats(subject: Subject) -> list[Finding]:
 
 
 def server(subject: Subject) -> list[Finding]:
-    """Check if the port is free, or used by localapi."""
+    """Check whether the port is free, or used by localapi."""
     at = subject.server.address
     if not subject.server.is_there():
         return [Finding("server", "ok", f"not running on {at}; the port is free")]
@@ -275,11 +275,13 @@ def server(subject: Subject) -> list[Finding]:
         told = subject.server.get("/openapi.json", seconds=ANSWER_SECONDS)
         ours = told["info"]["title"] == "localapi"
     except Refused as error:
-        return [Finding("server", "note", f"{at} answers: {error}")]
+        return [Finding("server", "note", f"{at} responds: {error}")]
     except (NoServer, KeyError, TypeError):
         ours = False
     if not ours:
-        return [Finding("server", "missing", f"another program answers on {at}", f"localapi --port {subject.port + 1}")]
+        return [
+            Finding("server", "missing", f"another program responds on {at}", f"localapi --port {subject.port + 1}")
+        ]
     return [Finding("server", "ok", f"localapi {told['info']['version']} is running on {at}")]
 
 
@@ -293,7 +295,7 @@ def cluster(subject: Subject) -> list[Finding]:
         return [Finding("cluster", grade, "the package ray is not installed", "uv pip install 'localapi[ray]'")]
     version = importlib.metadata.version("ray")
     if not subject.server.is_there():
-        return [Finding("cluster", "ok", f"Ray {version}; a running server tells whether {address} answers")]
+        return [Finding("cluster", "ok", f"Ray {version}; a running server would report whether {address} responds")]
     told = subject.server.get("/status", seconds=ANSWER_SECONDS).get("cluster")
     if told is None:
         return [Finding("cluster", "note", f"Ray {version}; the running server follows no cluster")]
@@ -322,7 +324,7 @@ def peers(subject: Subject) -> list[Finding]:
         if name in reasons:
             found.append(Finding("peers", "note", f"{name}: {reasons[name]}"))
         else:
-            found.append(Finding("peers", "ok", f"{name}: {options.host} answers"))
+            found.append(Finding("peers", "ok", f"{name}: {options.host} responds"))
     return found
 
 
@@ -337,19 +339,19 @@ def traces(subject: Subject) -> list[Finding]:
         return [Finding("traces", "missing", "OpenTelemetry is not installed", f"uv pip install {TRACES}")]
     says = f"OpenTelemetry {version}"
     if options.endpoint is None:
-        return [Finding("traces", "ok", f"{says}; the OTEL_ variables of the server say where traces go")]
+        return [Finding("traces", "ok", f"{says}; traces go where the server's OTEL_ variables say")]
     why = _asked(options.endpoint)
     if why is not None:
-        return [Finding("traces", "note", f"{says}; {options.endpoint} does not answer: {why}", "start the collector")]
-    return [Finding("traces", "ok", f"{says}; {options.endpoint} answers")]
+        return [Finding("traces", "note", f"{says}; {options.endpoint} does not respond: {why}", "start the collector")]
+    return [Finding("traces", "ok", f"{says}; {options.endpoint} responds")]
 
 
 def hub(_: Subject) -> list[Finding]:
-    """Check if models can be downloaded."""
+    """Check whether models can be downloaded."""
     why = hub_answers()
     place = os.environ.get("HF_ENDPOINT") or HUB
     if why is None:
-        return [Finding("hub", "ok", f"{place} answers")]
+        return [Finding("hub", "ok", f"{place} responds")]
     says = f"{place} cannot be reached ({why}); models cannot be downloaded"
     return [Finding("hub", "note", says, "check the network, or set HTTPS_PROXY")]
 
@@ -358,14 +360,14 @@ _asking: Final = threading.Lock()
 
 
 def hub_answers() -> str | None:
-    """Return why the Hub does not answer, or None if it does. Ask only once."""
+    """Return why the Hub does not respond, or None if it does. Ask only once."""
     with _asking:
         return _answer()
 
 
 @functools.lru_cache(maxsize=1)
 def _answer() -> str | None:
-    """Ask the Hub in a separate thread, as the system's name resolution has no time limit."""
+    """Ask the Hub in a separate thread, because the system's name resolution has no time limit."""
     try:
         return within(ANSWER_SECONDS, lambda: _asked(os.environ.get("HF_ENDPOINT") or HUB))
     except TimeoutError as error:
@@ -378,7 +380,7 @@ def _asked(place: str) -> str | None:
         with urllib.request.urlopen(asked, timeout=ANSWER_SECONDS):  # noqa: S310
             return None
     except urllib.error.HTTPError:
-        return None  # it answers
+        return None  # it responds
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
 

@@ -21,11 +21,11 @@ Grade = Literal["ok", "note", "missing"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Line of the report."""
+    """One line of the report."""
 
     topic: str
     grade: Grade
-    """Severity. `missing`: the manifest needs it. `note`: worth knowing, but nothing fails now."""
+    """Severity; `missing`: the manifest needs it. `note`: worth knowing, but nothing fails now."""
     says: str
     mend: str | None = None
     """Command that fixes it, or advice."""
@@ -79,5 +79,5 @@ def examine(subject: Subject, checks: Mapping[str, Check], limit: float = LIMIT_
         except queue.Empty:
             break
         found[topic] = findings
-    late = f"did not answer within {limit:g} s"
+    late = f"did not respond within {limit:g} s"
     return [each for topic in checks for each in found.get(topic, [Finding(topic, "note", late)])]

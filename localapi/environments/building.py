@@ -21,7 +21,7 @@ from localapi.errors import EnvironmentFailed
 from localapi.system.byte_sizes import readable
 
 Tell = Callable[[str], None]
-"""Called with lines about the progress."""
+"""Function that is called with lines about the progress."""
 
 _NOT_OURS: Final = frozenset(
     {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "UV_SYSTEM_PYTHON", "UV_CONSTRAINT", "UV_OVERRIDE"}
@@ -29,11 +29,11 @@ _NOT_OURS: Final = frozenset(
 """Variables that would make uv use another environment, or choose other versions."""
 
 _USUAL_PLACES: Final = ("~/.local/bin/uv", "~/.cargo/bin/uv", "/opt/homebrew/bin/uv", "/usr/local/bin/uv")
-"""Paths where uv's installers put it, as services have a short PATH."""
+"""Paths where uv's installers put it, because services have a short PATH."""
 
 
 def install(environment: Environment, tell: Tell, *, force: bool = False) -> None:
-    """Build the environment unless it exists; `force` builds it again. Raise EnvironmentFailed.
+    """Build the environment unless it exists; `force` rebuilds it. Raise EnvironmentFailed.
 
     It is built under a temporary name and renamed at the end, so an existing one is always complete. A killed process
     leaves only a temporary folder, which the next one deletes.
@@ -93,7 +93,7 @@ def _make(environment: Environment, uv: Sequence[str], tell: Tell) -> None:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     base = sys.executable if python_version() == own else python_version()
     try:
-        # --no-deps: the list is complete; mlx-audio-plus asks for more than it needs.
+        # --no-deps: the list is complete; mlx-audio-plus requires more than it needs.
         for command in (
             [*uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", base, str(draft)],
             [*uv, "pip", "install", "--python", python, "--no-deps", "-r", str(environment.requirements)],
@@ -139,7 +139,7 @@ def _run(command: Sequence[str], environment: Environment, tell: Tell) -> None:
 
 
 def _last_words(said: Sequence[str]) -> str:
-    """Return the first two and the last (the system's) of uv's "error:" and its causes, or else the last line."""
+    """Return the first two and the last (the system's) of uv's "error:" and its causes, otherwise the last line."""
     errors = [at for at, line in enumerate(said) if line.startswith("error:")]
     words = list(said)[errors[-1] :] if errors else list(said)[-1:]
     chain = [re.sub(r"^(error|cause|caused by): *", "", each, flags=re.IGNORECASE).rstrip(".") for each in words]

@@ -41,7 +41,7 @@ class Environment:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Return the environment of a name. Raise KeyError for a name that is not in `NAMES`."""
+        """Return the environment with a name. Raise KeyError for a name that is not in `NAMES`."""
         requirements = Path(__file__).parent / f"{name}.txt"
         made_of = [requirements.read_text("utf-8"), python_version(), sysconfig.get_platform()]
         digest = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]

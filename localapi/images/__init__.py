@@ -1,1 +1,1 @@
-"""Image files as bytes: their formats, and what their first bytes tell. Nothing here decodes a picture."""
+"""Image files as bytes: their formats, and the facts in their headers. Nothing here decodes an image."""

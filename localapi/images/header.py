@@ -1,7 +1,7 @@
-"""Read the format and the size of an image from the beginning of its file, without decoding it.
+"""Read the format and the size of an image from the start of its file, without decoding it.
 
-The file is not trusted: its content decides what it is, and never its name or the type that somebody gives it. A size
-is read before any memory is taken for the pixels.
+The file is not trusted: its content determines its format, never its name or declared type. The size is read before any
+memory is allocated for the pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, Literal
 Format = Literal["png", "jpeg", "gif", "webp", "bmp"]
 FORMATS: Final = "PNG, JPEG, WebP, GIF and BMP"
 MOST_SCANS: Final = 200
-"""Passes over the picture in a progressive JPEG. Ordinary files have about ten, and each costs as much as a decode."""
+"""Maximum scans of a progressive JPEG. Ordinary files have about ten, and each costs as much as a decode."""
 
 _NO_SIZE: Final = frozenset({0xC4, 0xC8, 0xCC})
 """JPEG markers among 0xC0 to 0xCF that begin no frame."""
@@ -27,12 +27,12 @@ _GIF_EXTENSION, _GIF_IMAGE = 0x21, 0x2C
 
 
 class NotAnImage(ValueError):
-    """The file is no picture that can be read; the message says why."""
+    """The file is not a readable image; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Format and size of a picture, as its file states them."""
+    """Format and size of an image, as its file states them."""
 
     format: Format
     width: int
@@ -45,7 +45,7 @@ class ImageHeader:
 
     @property
     def media_type(self) -> str:
-        """Type for a data: URL."""
+        """Media type for a data: URL."""
         return f"image/{self.format}"
 
 
@@ -59,9 +59,9 @@ def read_header(data: bytes) -> ImageHeader:
     try:
         width, height = _SIZES[found](data)
     except (struct.error, IndexError):
-        raise NotAnImage(f"the {found.upper()} file ends before it says how large the picture is") from None
+        raise NotAnImage(f"the {found.upper()} file ends before it states the image's size") from None
     if width <= 0 or height <= 0:
-        raise NotAnImage(f"the {found.upper()} file says that the picture has {width}x{height} pixels")
+        raise NotAnImage(f"the {found.upper()} file states that the image has {width}x{height} pixels")
     return ImageHeader(found, width, height)
 
 
@@ -74,7 +74,7 @@ def _format_of(data: bytes) -> Format | None:
         return "gif"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    # Two letters are little to go by, so the size of the header that follows must be one that there is.
+    # Two letters are weak evidence, so the size of the following header must be a valid one.
     if data.startswith(b"BM") and data[14:18] in _BMP_HEADERS:
         return "bmp"
     return None
@@ -91,12 +91,12 @@ def _guess(data: bytes) -> str:
     if beginning.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"svg" in beginning:
         return "it is SVG, which is not supported"
     if beginning.startswith((b"<!doctype html", b"<html")):
-        return "it is an HTML page and no image"
+        return "it is an HTML page, not an image"
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return "it is TIFF, which is not supported"
     if data.startswith(b"%PDF"):
-        return "it is PDF and no image"
-    return "it is no image of a known format"
+        return "it is a PDF, not an image"
+    return "it is not an image of a known format"
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -107,7 +107,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:
-    """Return the size of the canvas, or of the first frame if that goes beyond it, as decoders enlarge the canvas."""
+    """Return the size of the canvas, or of the first frame if that exceeds it: decoders then enlarge the canvas."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13
     if flags & 0x80:
@@ -118,7 +118,7 @@ def _gif_size(data: bytes) -> tuple[int, int]:
             at += 1 + data[at]
         at += 1
     if data[at] != _GIF_IMAGE:
-        raise NotAnImage("the GIF file holds no picture")
+        raise NotAnImage("the GIF file contains no image")
     left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, at + 1)
     return max(width, left + frame_width), max(height, top + frame_height)
 
@@ -138,7 +138,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
             width, height = struct.unpack_from("<HH", data, 26)
             return width & 0x3FFF, height & 0x3FFF
         case _:
-            raise NotAnImage("the WebP file holds no picture")
+            raise NotAnImage("the WebP file contains no image")
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:
@@ -147,7 +147,7 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", data, 18)
         return width, height
     width, height = struct.unpack_from("<ii", data, 18)
-    return width, abs(height)  # below zero: the rows go from the top down
+    return width, abs(height)  # negative: rows are stored from top to bottom
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
@@ -156,7 +156,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     at = 2
     while True:
         if data[at] != 0xFF:  # noqa: PLR2004  # begins a marker
-            raise NotAnImage("the JPEG file is damaged before it says how large the picture is")
+            raise NotAnImage("the JPEG file is damaged before it states the image's size")
         while data[at] == 0xFF:  # noqa: PLR2004  # any number may come before a marker
             at += 1
         marker = data[at]
@@ -167,7 +167,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
         if marker == 0xDA:  # noqa: PLR2004  # the picture begins, and no frame came before it
-            raise NotAnImage("the JPEG file does not say how large the picture is")
+            raise NotAnImage("the JPEG file does not state the image's size")
         [length] = struct.unpack_from(">H", data, at)
         at += max(2, length)
 

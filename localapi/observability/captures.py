@@ -1,7 +1,7 @@
-"""The latest requests and replies in memory, for looking at them and sending them again. Off unless the manifest asks.
+"""The latest requests and replies in memory, to inspect and resend them. Disabled unless the manifest asks for it.
 
-Headers are not kept, so that no key is. Memory has a bound: the oldest exchanges go first, and a body for which there
-is no room even then is cut.
+Headers are not kept, and so no keys. Memory is bounded: the oldest exchanges are dropped first, and a body for which
+there is no room even then is truncated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final, Protocol
 
 MEGABYTE: Final = 2**20
 SHARE: Final = 4
-"""One body may take this part of the memory for all of them."""
+"""Maximum share of the memory for one body."""
 
 
 class CaptureLimits(Protocol):
-    """Bounds of what is kept."""
+    """Limits of what is kept."""
 
     @property
     def requests(self) -> int:
@@ -25,7 +25,7 @@ class CaptureLimits(Protocol):
 
     @property
     def max_mb(self) -> int:
-        """Maximum memory for all bodies."""
+        """Maximum memory for all bodies, in MB."""
 
     @property
     def contents(self) -> bool:
@@ -34,16 +34,16 @@ class CaptureLimits(Protocol):
 
 @dataclass
 class Body:
-    """A body, or as much of it as was kept."""
+    """Body, or the part of it that was kept."""
 
     content_type: str = ""
     size: int = 0
-    """Bytes that went over the wire."""
+    """Bytes that were transferred."""
     data: bytearray = field(default_factory=bytearray, repr=False)
 
     @property
     def is_text(self) -> bool:
-        """True if people can read it."""
+        """True if it is text."""
         kind = self.content_type.partition(";")[0].strip().lower()
         return kind.startswith("text/") or kind.endswith(("json", "x-ndjson"))
 
@@ -76,7 +76,7 @@ class Exchange:
     is_kept: bool = False
 
     def forget(self) -> int:
-        """Drop the bodies, also while they arrive. Return their bytes."""
+        """Drop the bodies, even while they arrive. Return their bytes."""
         size = len(self.request.data) + len(self.reply.data)
         self.request.data.clear()
         self.reply.data.clear()
@@ -98,14 +98,14 @@ class Captures:
         return self._limits is not None
 
     def follow(self, limits: CaptureLimits | None) -> None:
-        """Apply other limits. None forgets everything."""
+        """Apply other limits. None drops everything."""
         if limits is None or (self._limits is not None and not limits.contents and self._limits.contents):
             self.clear()
         self._limits = limits
         self._make_room(0)
 
     def clear(self) -> None:
-        """Forget all exchanges."""
+        """Drop all exchanges."""
         while self._kept:
             self._bytes -= self._kept.popleft().forget()
 
@@ -117,7 +117,7 @@ class Captures:
             self._make_room(0)
 
     def add(self, exchange: Exchange, body: Body, data: bytes) -> None:
-        """Add a part of a body of an exchange, if it is text and there is room."""
+        """Add a part of an exchange's body, if it is text and there is room."""
         was_cut = body.is_cut
         body.size += len(data)
         limits = self._limits
@@ -143,7 +143,7 @@ class Captures:
         return self._bytes
 
     def _make_room(self, more: int, besides: Exchange | None = None) -> bool:
-        """Drop the oldest until there is room for more bytes. Return False if there is none."""
+        """Drop the oldest exchanges until there is room for more bytes. Return False if there is none."""
         if self._limits is None:
             return False
         most = self._limits.max_mb * MEGABYTE

@@ -1,4 +1,4 @@
-"""Counters and histograms of what happened. `api.admin.metrics` renders them."""
+"""Counters and histograms of events. `api.admin.metrics` renders them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Counters:
     histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
     """Histograms by model and metric."""
     by_key: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
-    """Counters by the name of an API key and metric, and its requests by `REQUESTS`."""
+    """Counters by API key name and metric, and its requests by `REQUESTS`."""
     key: str | None = None
-    """Name of the API key that the counts are of; None if there is none."""
+    """Name of the API key that these counts belong to; None if there is none."""
     reloads: Counter[bool] = field(default_factory=Counter)
     """Reloads of the manifest by success."""
     reloaded_at: dict[bool, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Counters:
             self.by_key[self.key, metric.name] += amount
 
     def of_key(self, key: str) -> Counters:
-        """Return these counters for requests with an API key: they count for it, too."""
+        """Return these counters for requests with an API key, which they also count for the key."""
         return replace(self, key=key)
 
     def ended(self, model: str, endpoint: str, status: int) -> None:

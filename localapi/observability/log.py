@@ -1,6 +1,6 @@
 """Logging as text for people (time, message, API key; colour only on a terminal) or as JSON for programs.
 
-The content of requests and answers is never logged, at any level.
+The content of requests and responses is never logged, at any level.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class JsonLine(logging.Formatter):
 
 
 def model_of(record: logging.LogRecord) -> dict[str, str]:
-    """Return the model at the beginning of a line; empty for other lines."""
+    """Return the model at the start of a line; empty for other lines."""
     begins = str(record.msg).startswith("%s: ") and record.name.startswith(_OF_MODELS)
     return {"model": str(record.args[0])} if begins and isinstance(record.args, tuple) and record.args else {}
 
 
 def request_of(record: logging.LogRecord) -> dict[str, str]:
-    """Return the fields of the request that a line belongs to; empty for other lines."""
+    """Return the fields of the request to which a line belongs; empty for other lines."""
     return about.get({}) if record.name.startswith(_OF_REQUESTS) else {}
 
 
@@ -111,7 +111,7 @@ class Written(logging.Handler):
             self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, FLUSH_SECONDS)
 
     def _write(self) -> None:
-        """Write lines, not through sys.stderr, as Python cannot exit during such a write."""
+        """Write lines, not through sys.stderr, because Python cannot exit during such a write."""
         while True:
             left = f"{self._lines.get()}\n".encode(self._encoding, "backslashreplace")
             with contextlib.suppress(OSError):  # a full disk or a closed pipe must not stop the server

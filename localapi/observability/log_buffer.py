@@ -1,6 +1,6 @@
 """Keep the last lines of the log for the console.
 
-Like the log, they never contain the content of requests. Of an exception they have the class; its traceback is only
+Like the log, they never contain the content of requests. They contain the class of an exception; its traceback is only
 on the terminal.
 """
 

@@ -1,6 +1,6 @@
-"""Spans of OpenTelemetry (https://opentelemetry.io/docs/specs/semconv/gen-ai): of requests, and of what they wait for.
+"""Spans of OpenTelemetry (https://opentelemetry.io/docs/specs/semconv/gen-ai): of requests, and of their waits.
 
-The packages send spans from a thread of their own. What cannot be sent is dropped, and the log says so once.
+The packages send spans from a thread of their own. What cannot be sent is dropped, which is logged once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger("localapi.observability.traces")
 
 PATH: Final = "/v1/traces"
 CLOSE_SECONDS: Final = 2.0
-"""Time for sending what is left when the server ends, or when traces go elsewhere from now on."""
+"""Time for sending the remaining spans when the server stops, or when traces are sent elsewhere from now on."""
 MOST_CHARACTERS: Final = 20_000
-"""Characters of one text in a span; what follows is cut."""
+"""Maximum characters of one text in a span; the rest is cut off."""
 NOTABLE_SECONDS: Final = 0.001
-"""A step that took less is not shown, unless it was the last."""
+"""Shortest step that is shown, unless it was the last."""
 _CONTEXT: Final = TraceContextTextMapPropagator()
 
 
@@ -39,7 +39,7 @@ class Trace:
 
     def __init__(self, tracer: Any, headers: Mapping[str, str], *, contents: bool) -> None:
         self.contents = contents
-        """True if it may hold what was asked and answered."""
+        """True if it may contain contents of requests and responses."""
         self.is_named = False
         self._tracer = tracer
         self._offset = time.time() - time.monotonic()
@@ -49,29 +49,29 @@ class Trace:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that make what another server does a part of this trace."""
+        """Headers that make another server's spans part of this trace."""
         carrier: dict[str, str] = {}
         _CONTEXT.inject(carrier, self._below)
         return carrier
 
     def name(self, name: str) -> None:
-        """Say in a few words what the request asks for."""
+        """Set a short name of the request."""
         self.is_named = True
         self._span.update_name(name)
 
     def note(self, facts: Mapping[str, object]) -> None:
-        """Add attributes. None is left out."""
+        """Add attributes. None is omitted."""
         self._span.set_attributes({name: value for name, value in facts.items() if value is not None})
 
     def say(self, name: str, messages: Sequence[tuple[str, str]]) -> None:
-        """Add what was asked or answered as roles and texts, in the JSON of the conventions."""
+        """Add the request or the response as roles and texts, in the conventions' JSON."""
         said = [
             {"role": role, "parts": [{"type": "text", "content": text[:MOST_CHARACTERS]}]} for role, text in messages
         ]
         self._span.set_attribute(name, json.dumps(said, ensure_ascii=False))
 
     def step(self, name: str | None, at: float | None = None) -> None:
-        """Begin the next step, at a time that may lie in the past, and end the one before. None: begin none."""
+        """Start the next step, at a time that may be in the past, and end the previous one. None starts no step."""
         at = time.monotonic() if at is None else at
         if self._step is not None:
             before, since, said = self._step
@@ -81,7 +81,7 @@ class Trace:
         self._step = None if name is None else (name, at, {})
 
     def describe_step(self, name: str, facts: Mapping[str, object]) -> None:
-        """Give the step that goes on another name, and attributes."""
+        """Give the current step another name, and attributes."""
         if self._step is not None:
             self._step = (name, self._step[1], facts)
 
@@ -98,7 +98,7 @@ class Trace:
 
 
 class Sender:
-    """Maker of spans, which sends them to one collector. Raise what the packages raise for variables of theirs."""
+    """Maker of spans, which sends them to one collector. Raise the packages' errors about their variables."""
 
     def __init__(self, options: TraceOptions) -> None:
         self._contents = options.contents
@@ -114,11 +114,11 @@ class Sender:
         self._tracer = provider.get_tracer("localapi", localapi.__version__)
 
     def begin(self, headers: Mapping[str, str]) -> Trace:
-        """Return the trace of a request with these headers, which may belong to one already."""
+        """Return the trace of a request with these headers, which may already belong to one."""
         return Trace(self._tracer, headers, contents=self._contents)
 
     def close(self) -> None:
-        """Send what is left, for a moment. It blocks."""
+        """Send the remaining spans, for a moment. Blocks."""
         ending = threading.Thread(target=self._collecting.shutdown, name="last traces", daemon=True)
         ending.start()
         ending.join(CLOSE_SECONDS)
@@ -126,7 +126,7 @@ class Sender:
 
 
 class _Exporter:
-    """An exporter that tells once that nothing can be sent, and once that it can again."""
+    """Exporter that reports once that nothing can be sent, and once that it can again."""
 
     def __init__(self, address: str | None) -> None:
         self.complaints = _Complaints()
@@ -147,7 +147,7 @@ class _Exporter:
 
 
 class _Complaints(logging.Handler):
-    """Takes what the packages log: the first complaint is a line of ours, and those that follow say the same."""
+    """Handler of the packages' log: the first complaint becomes a line of ours, and repetitions are dropped."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -162,11 +162,11 @@ class _Complaints(logging.Handler):
             log.warning("traces cannot be sent, and are dropped until they can: %s", record.getMessage())
 
     def forget(self) -> None:
-        """Take note that traces arrive."""
+        """Record that traces arrive."""
         if self._told:
             self._told = False
             log.info("traces are sent again")
 
     def remove(self) -> None:
-        """Hear nothing more."""
+        """Stop handling the log."""
         self._logger.removeHandler(self)

@@ -22,24 +22,27 @@ class TraceOptions(Protocol):
 
     @property
     def endpoint(self) -> str | None:
-        """Base of the collector's address; None: what the OTEL_ variables say."""
+        """Base URL of the collector; None for the OTEL_ variables."""
 
     @property
     def contents(self) -> bool:
-        """True if they hold what was asked and answered."""
+        """True if they contain contents of requests and responses."""
 
 
 class Traces:
-    """Follows the manifest: begins traces if it asks for them and the packages are there."""
+    """Follower of the manifest that starts traces if the manifest asks for them and the packages are installed."""
 
     def __init__(self) -> None:
         self.warning: str | None = None
-        """Reason that there are none although the manifest asks for them."""
+        """Reason why there are no traces although the manifest asks for them."""
         self._options: TraceOptions | None = None
         self._sender: Sender | None = None
 
     def follow(self, options: TraceOptions | None) -> None:
-        """Send traces elsewhere from now on, or nowhere. Packages are imported in a thread, as that takes a moment."""
+        """Send traces elsewhere from now on, or nowhere.
+
+        Packages are imported in a thread, because that takes a moment.
+        """
         if options == self._options:
             return
         old, self._sender = self._sender, None
@@ -52,7 +55,7 @@ class Traces:
         return None if sender is None else sender.begin(headers)
 
     def close(self) -> None:
-        """Send what is left, for a moment. It blocks."""
+        """Send the remaining spans, for a moment. Blocks."""
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.close()
@@ -67,10 +70,10 @@ class Traces:
             sender = make(options)
         except ImportError as error:
             self._warn(options, f"the package {error.name} is not installed. Install: uv pip install {PACKAGE}")
-        except Exception as error:  # from what the OTEL_ variables say
-            self._warn(options, f"no traces can be sent: {error}")
+        except Exception as error:  # from the OTEL_ variables
+            self._warn(options, f"traces cannot be sent: {error}")
         else:
-            if self._options is not options:  # the manifest was edited meanwhile
+            if self._options is not options:  # the manifest was edited in the meantime
                 sender.close()
                 return
             self._sender = sender

@@ -1,7 +1,8 @@
-"""Usage of models and API keys by hours and by days, over restarts: numbers, never contents.
+"""Usage of models and API keys by hour and day, kept across restarts: numbers, never contents.
 
-Sums are taken from the counters once a minute, so a request costs nothing. They are one small file in the user's state
-folder, which is written every few minutes and at the end. What is too old, or too much, is dropped, the oldest first.
+Amounts are taken from the counters once a minute, so a request costs nothing. They are stored in one small file in the
+user's state folder, written every few minutes and at the end. What is too old, or exceeds the size, is dropped, the
+oldest first.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from localapi.observability.counters import NO_MODEL, REQUESTS, Counters
 MOST_HOURS: Final = 7 * 24
 MOST_DAYS: Final = 90
 MOST_BYTES: Final = 400_000
-"""Size of the file."""
+"""Maximum size of the file."""
 ANSWERS: Final = "answers"
-"""Number of answers whose speed is known."""
+"""Number of responses whose speed is known."""
 PACE: Final = "token_seconds"
-"""Sum over these of the mean time between two tokens: tokens per second are answers / token_seconds."""
+"""Sum of their mean times between two tokens: tokens per second are answers / token_seconds."""
 MEMORY: Final = "memory_bytes"
-"""The largest amount of memory that was seen."""
+"""Maximum memory observed."""
 
 Amounts = dict[str, float]
 Amount = tuple[str, str, str, float]
-"""Table, name of the model or key, name of the count, and by how much it has grown."""
+"""Table, name of the model or key, name of the count, and the amount by which it has grown."""
 
 
 @dataclass
@@ -39,14 +40,14 @@ class Period:
     start: int
     """Unix time."""
     memory_bytes: float = 0
-    """The largest amount that all models together had."""
+    """Maximum memory of all models together."""
     models: dict[str, Amounts] = field(default_factory=dict)
     """Amounts by model and name of the count."""
     keys: dict[str, Amounts] = field(default_factory=dict)
-    """The same by the name of the API key."""
+    """Amounts by API key and name of the count."""
 
     def add(self, table: str, name: str, what: str, amount: float) -> None:
-        """Add to an amount; of memory, the largest counts."""
+        """Add to an amount; for memory, keep the maximum."""
         amounts = getattr(self, table).setdefault(name, {})
         before = amounts.get(what, 0)
         amounts[what] = max(before, amount) if what == MEMORY else round(before + amount, 6)
@@ -59,14 +60,14 @@ class Period:
 
 
 class UsageHistory:
-    """Hours and days, the oldest first. Days begin at midnight of the server's clock."""
+    """Hours and days, the oldest first. Days begin at midnight in the server's time zone."""
 
     def __init__(self) -> None:
         self.hours: list[Period] = []
         self.days: list[Period] = []
 
     def add(self, now: float, memory_bytes: float, amounts: Iterable[Amount]) -> None:
-        """Add what was counted until now, and how much memory models have now."""
+        """Add what was counted until now, and the current memory of models."""
         for period in (_at(self.hours, _hour(now), MOST_HOURS), _at(self.days, _day(now), MOST_DAYS)):
             period.memory_bytes = max(period.memory_bytes, memory_bytes)
             for amount in amounts:
@@ -94,7 +95,7 @@ class UsageHistory:
 
     @classmethod
     def load(cls, data: bytes) -> UsageHistory:
-        """Return what was dumped. Raise ValueError if that is something else."""
+        """Return the content of a file. Raise ValueError if it is invalid."""
         history = cls()
         try:
             content = json.loads(data)
@@ -105,7 +106,7 @@ class UsageHistory:
 
 
 class UsageMeter:
-    """Reader of counters, which tells what they have counted since it last read them."""
+    """Reader of counters, which returns what they have counted since the last time."""
 
     def __init__(self, counters: Counters, speed_metric: str) -> None:
         """`speed_metric` is the name of the histogram of the time between two tokens."""
@@ -137,7 +138,7 @@ class UsageMeter:
 
 
 def _at(periods: list[Period], start: int, most: int) -> Period:
-    """Return the period that starts then, a new one if there is none yet."""
+    """Return the period that starts then, creating it if there is none."""
     for period in reversed(periods):
         if period.start == start:
             return period

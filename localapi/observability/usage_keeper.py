@@ -1,4 +1,4 @@
-"""The file in which the history of one manifest's usage is kept; several servers may share it."""
+"""File that stores the usage history of one manifest; several servers may share it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from localapi.system.whole_file import locked, write_whole
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 60.0
-"""Interval at which counters and memory are looked at."""
+"""Interval for reading counters and memory."""
 WRITE_SECONDS: Final = 300.0
-"""Interval at which the file is written if something has changed."""
+"""Interval for writing the file if something has changed."""
 CLOSE_SECONDS: Final = 2.0
 MOST_FILES: Final = 20
-"""Manifests of which a history is kept; the one that was written the longest time ago goes first."""
+"""Maximum manifests whose history is kept; the least recently written one is deleted first."""
 
 
 class UsageKeeper:
-    """Keeps the history of one manifest."""
+    """Keeper of the history of one manifest."""
 
     def __init__(self, counters: Counters, speed_metric: str, memory: Callable[[], Mapping[str, int]]) -> None:
-        """`speed_metric`: see `UsageMeter`. `memory` returns the memory of each loaded model, as far as it is known."""
+        """Create a keeper; for `speed_metric` see `UsageMeter`.
+
+        `memory` returns the memory of each loaded model, if known.
+        """
         self.enabled = False
         self.file: Path | None = None
         self._memory = memory
@@ -58,7 +61,7 @@ class UsageKeeper:
         return UsageHistory().merge(self._saved).merge(self._unsaved)
 
     def _take(self) -> None:
-        """Take what has been counted since the last time."""
+        """Add what has been counted since the last time."""
         amounts = self._meter.read()
         if self.enabled:
             held: list[Amount] = [("models", name, MEMORY, size) for name, size in self._memory().items() if size]
@@ -66,7 +69,7 @@ class UsageKeeper:
                 self._unsaved.add(time.time(), sum(size for *_, size in held), [*amounts, *held])
 
     async def run(self) -> None:
-        """Look at the counters again and again, and write the file now and then."""
+        """Read the counters regularly, and write the file from time to time."""
         await self._save()
         written = time.monotonic()
         while True:
@@ -77,14 +80,14 @@ class UsageKeeper:
                 written = time.monotonic()
 
     async def close(self) -> None:
-        """Write what is left, if that is possible within a moment."""
+        """Write the rest, if that is possible within a moment."""
         self._take()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._save()
 
     async def _save(self) -> None:
-        """Read the file, and write it with what is new; keep that if it cannot be written."""
+        """Merge the file with what is new, and write it; keep what is new if that fails."""
         file, new = self.file, self._unsaved
         if file is None or not self.enabled:
             return
@@ -94,7 +97,7 @@ class UsageKeeper:
         except OSError as error:
             self._unsaved = new.merge(self._unsaved)
             if not self._failed:
-                log.warning("the history of usage cannot be kept in %s: %s", file, error)
+                log.warning("the usage history cannot be stored in %s: %s", file, error)
             self._failed = True
         else:
             self._failed = False
@@ -103,7 +106,7 @@ class UsageKeeper:
 
 
 def _merged(file: Path, new: UsageHistory) -> UsageHistory:
-    """Return what a file and `new` hold together, after writing that. Raise OSError."""
+    """Return a file merged with `new`, after writing it. Raise OSError."""
     if not new.days and not file.exists():
         return UsageHistory()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ def _merged(file: Path, new: UsageHistory) -> UsageHistory:
             saved = UsageHistory()
         except ValueError:
             file.replace(file.with_suffix(".broken"))
-            log.warning("the history of usage in %s was unreadable and begins anew; the file is now *.broken", file)
+            log.warning("the usage history in %s was unreadable and starts anew; the old file is now *.broken", file)
             saved = UsageHistory()
         if new.days:
             write_whole(file, saved.merge(new).dump())
@@ -123,7 +126,7 @@ def _merged(file: Path, new: UsageHistory) -> UsageHistory:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete the histories of manifests that have not been served for the longest time."""
+    """Delete the histories of the least recently served manifests."""
     files = sorted((path for path in folder.iterdir() if path.suffix in (".json", ".broken")), key=_changed_at)
     for path in files[:-MOST_FILES]:
         path.unlink(missing_ok=True)

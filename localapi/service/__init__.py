@@ -18,13 +18,13 @@ class System(Protocol):
     """Service manager of the system. All methods raise CannotInstall if they fail."""
 
     def files(self, agent: Agent) -> dict[str, str]:
-        """Return the texts of the files to write by their paths, without secrets."""
+        """Return the texts of the files to write, by path, without secrets."""
 
     def install(self, agent: Agent) -> list[str]:
-        """Write the files, and start the server instead of a previous service. Return lines to print."""
+        """Write the files, and start the server in place of a previous service. Return lines to print."""
 
     def uninstall(self) -> bool:
-        """End the server and delete the files. Return True if there was a service."""
+        """Stop the server and delete the files. Return True if there was a service."""
 
     def state(self) -> State:
         """Return the state of the service."""

@@ -13,7 +13,7 @@ from localapi.errors import CannotInstall
 from localapi.system.whole_file import write_whole
 
 SECONDS: Final = 30.0
-"""Time limit for launchctl and systemctl. Ending the server takes as long as its requests do."""
+"""Time limit for launchctl and systemctl. Stopping the server takes as long as its requests do."""
 STOP_SECONDS: Final = 120
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -26,7 +26,7 @@ class Agent:
     command: Sequence[str]
     """Absolute path of the interpreter, and its arguments."""
     folder: Path
-    """Working directory, where it looks for `.env`."""
+    """Working directory, which may contain `.env`."""
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment variables, which may be secrets."""
 
@@ -76,7 +76,7 @@ def last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Write a file whole or not at all. Raise CannotInstall."""
+    """Write a file completely or not at all. Raise CannotInstall."""
     try:
         write_whole(path, text.encode(), mode=mode)
     except OSError as error:

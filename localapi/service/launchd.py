@@ -25,7 +25,7 @@ IN_PROGRESS: Final = 36
 
 
 class Launchd:
-    """The agent `localapi`."""
+    """The launchd agent `localapi`."""
 
     def __init__(self) -> None:
         self.plist = Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
@@ -80,19 +80,19 @@ class Launchd:
         return plistlib.dumps(content, sort_keys=False).decode()
 
     def _printed(self) -> str | None:
-        """Return launchd's description of the agent, or None if it does not know the agent."""
+        """Return launchd's description of the agent, or None if the agent is unknown to it."""
         done = run("launchctl", "print", f"{self._domain}/{LABEL}")
         return done.stdout if done.returncode == 0 else None
 
     def _bootout(self) -> None:
-        """End the agent if it is loaded, and wait, as launchd refuses a second agent of the same name."""
+        """Unload the agent if it is loaded, and wait, because launchd refuses a second agent with the same name."""
         if self._printed() is None:
             return
         done = run("launchctl", "bootout", f"{self._domain}/{LABEL}", seconds=SETTLE_SECONDS)
         if done.returncode not in (0, IN_PROGRESS):
-            raise CannotInstall(f"the running service could not be ended: {last_words(done)}")
+            raise CannotInstall(f"the running service could not be stopped: {last_words(done)}")
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._printed() is not None:
             if time.monotonic() > deadline:
-                raise CannotInstall(f"the running service did not end within {SETTLE_SECONDS:g} s")
+                raise CannotInstall(f"the running service did not stop within {SETTLE_SECONDS:g} s")
             time.sleep(LOOK_SECONDS)

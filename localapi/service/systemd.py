@@ -19,7 +19,7 @@ RESTART_SECONDS: Final = 5
 
 
 class Systemd:
-    """The unit `localapi.service`."""
+    """The systemd unit `localapi.service`."""
 
     def __init__(self) -> None:
         configuration = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -89,7 +89,7 @@ class Systemd:
             *([f"EnvironmentFile={_specifiers(str(self.variables))}"] if agent.variables else []),
             "Restart=on-failure",
             f"RestartSec={RESTART_SECONDS}",
-            # The server ends its workers itself, when their requests have ended.
+            # The server ends its workers itself, once their requests have ended.
             "KillMode=mixed",
             f"TimeoutStopSec={STOP_SECONDS}",
             "",
@@ -115,7 +115,7 @@ class Systemd:
 
 
 def _command_line(agent: Agent) -> str:
-    """Return the command for ExecStart, where $ begins a variable in all words but the first."""
+    """Return the command for ExecStart, where $ begins a variable in every word but the first."""
     program, *arguments = agent.command
     return " ".join([_word(program), *(_word(argument.replace("$", "$$")) for argument in arguments)])
 

@@ -1,6 +1,6 @@
 """Format numbers of bytes for people. A kB is 2^10 bytes, a MB 2^20 and a GB 2^30, as in the manifest's `8GB`.
 
-The console's `format.js` has the same format. Uses only the standard library, as workers need it, too.
+The console's `format.js` uses the same format. This module uses only the standard library, because workers need it too.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _UNITS: Final = ((2**40, "TB", 3), (2**30, "GB", 3), (2**20, "MB", 2), (2**10, "kB", 2))
-"""Factor, unit, and significant digits: a tenth of a GB matters, a tenth of 30 MB does not."""
+"""Factor, unit, and decimals: a tenth of a GB matters, a tenth of 30 MB does not."""
 
 
 def readable(size: float) -> str:

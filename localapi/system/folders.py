@@ -1,4 +1,4 @@
-"""Folders: for files that outlive the server, for files that can be made again, and the one it was started in."""
+"""Folders for files that outlive the server, for files that can be recreated, and the working folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 def state_folder(name: str) -> Path | None:
     """Return our folder for the user's state (https://specifications.freedesktop.org/basedir-spec).
 
-    It need not exist yet. None if the user has no home. A relative XDG_STATE_HOME is ignored.
+    It may not exist yet. None if the user has no home. A relative XDG_STATE_HOME is ignored.
     """
     usual = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
     return _ours(name, os.environ.get("XDG_STATE_HOME", ""), usual)
 
 
 def cache_folder(name: str) -> Path | None:
-    """Return our folder in the user's cache, for files that can be made again. See `state_folder`."""
+    """Return our folder in the user's cache, for files that can be recreated. See `state_folder`."""
     given = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "")
     return _ours(name, given, "~/.cache")
 
@@ -46,7 +46,7 @@ class WorkingFolder:
             return self._started_in
 
     def return_to_it(self) -> None:
-        """Enter the folder that now has its name, if it was deleted."""
+        """Enter the folder that has its name now, if it was deleted."""
         try:
             Path.cwd()
         except OSError:

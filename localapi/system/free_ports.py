@@ -1,4 +1,4 @@
-"""Ports that are kept from others until a process takes them."""
+"""Reserve ports until a process uses them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FreePorts:
-    """Ports of one address of a machine."""
+    """Reserved ports of one address of this machine."""
 
     addresses: Sequence[str] = ()
-    """Each as "127.0.0.1:4000"."""
+    """Addresses such as "127.0.0.1:4000"."""
     _sockets: Sequence[socket.socket] = ()
 
     def release(self) -> None:
-        """Free the ports for the processes that are to listen there."""
+        """Release the ports for the processes that will listen there."""
         for each in self._sockets:
             each.close()
 
@@ -25,7 +25,7 @@ NO_PORTS = FreePorts()
 
 
 def keep(host: str, count: int) -> FreePorts:
-    """Keep so many ports of this address. Raise OSError."""
+    """Reserve this many ports of this address. Raise OSError."""
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):

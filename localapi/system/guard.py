@@ -1,14 +1,14 @@
 """Run a program so that nothing of it outlives the server: `python -I guard.py FD`.
 
 FD is the end of a socket pair, whose other end the server holds. The server first sends what to start as a line of
-JSON, and gets the process id or the number of the error as another one. A byte after that asks the program to end; the
-end of the connection, for whatever reason, kills it with everything that it has started. When the program ends by
-itself, what it has left behind is killed, too, and this process ends as the program did.
+JSON, and receives the process id or the number of the error as another line. A byte after that asks the program to end;
+the end of the connection, for whatever reason, kills the program with everything that it has started. When the program
+ends by itself, what it has left behind is killed too, and this process ends as the program did.
 
-Other people's programs know no such connection, and may start processes in sessions of their own. On Linux, this
-process becomes the parent of all that are left alone, so it finds them; elsewhere it finds them by a variable in their
-environment. Apart from psutil, this uses only the standard library, and it imports that only at the end: this process
-stays small.
+Third-party programs know no such connection, and may start processes in sessions of their own. On Linux, this process
+becomes the parent of orphaned processes, so it finds them; elsewhere it finds them by a variable in their environment.
+Apart from psutil, which is imported only at the end, this uses only the standard library, so that this process stays
+small.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
-"""Both from linux/prctl.h."""
+"""Constant from linux/prctl.h."""
 MARK: Final = "LOCALAPI_PROGRAM"
 """Variable in the environment of a program and of everything that it starts; its value is unique."""
 KILL_SECONDS: Final = 5.0
@@ -52,7 +52,7 @@ def main() -> None:
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-        # A stopped process does not notice that the connection ends: the end of the server wakes it up.
+        # A stopped process does not notice the end of the connection, so the end of the server wakes it up.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
     def end_with_guard() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _obey(connection: int, mark: str) -> None:
-    """Ask the program to end for each byte, and kill everything at the end of the connection."""
+    """Ask the program to end for each byte received, and kill everything at the end of the connection."""
     with contextlib.suppress(OSError):
         while os.read(connection, 1):
             os.killpg(os.getpgrp(), signal.SIGTERM)
@@ -109,9 +109,9 @@ def _end_like(status: int) -> None:
 
 
 def kill(find: Callable[[], set[psutil.Process]]) -> bool:
-    """Kill what `find` finds until it finds nothing. Blocks.
+    """Kill the processes that `find` finds, until it finds none. Blocks.
 
-    Return False if some are still there after KILL_SECONDS, as those that wait for a device may be.
+    Return False if some remain after KILL_SECONDS, as those that wait for a device may.
     """
     import psutil  # noqa: PLC0415  # only needed at the end
 
@@ -127,7 +127,7 @@ def kill(find: Callable[[], set[psutil.Process]]) -> bool:
 
 
 def marked(mark: str) -> set[psutil.Process]:
-    """Return the other processes that have this mark in their environment. Blocks: it reads all processes."""
+    """Return the other processes with this mark in their environment. Blocks: it reads all processes."""
     import psutil  # noqa: PLC0415
 
     found = set()

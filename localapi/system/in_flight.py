@@ -1,4 +1,4 @@
-"""A count of what is in progress, and a way to wait until nothing is."""
+"""Counter of operations in progress, and a way to wait until there are none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class InFlight:
-    """Requests, leases, or whatever begins and ends."""
+    """Requests, leases, or other operations with a start and an end."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,8 +1,8 @@
-"""The machine's memory in bytes, and a limit on what the C library keeps of it after it was freed.
+"""The machine's memory in bytes, and a limit on the freed memory that the C library keeps.
 
 glibc gives each thread its own arena, and memory that an encoder frees in one cannot be used in another. Measured with
-six rounds of twelve concurrent replies in MP3, Opus, AAC and FLAC: a server of 96 MB grew to 161 MB and went on
-growing; with a single arena it grew to 114 MB. It is not slower, as encoders compute far more than they allocate.
+six rounds of twelve concurrent replies in MP3, Opus, AAC and FLAC: a server of 96 MB grew to 161 MB and continued to
+grow; with a single arena it grew to 114 MB. It is not slower, because encoders compute far more than they allocate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ M_ARENA_MAX: Final = -8
 
 
 def share_memory() -> None:
-    """Make all later threads of this process share one arena, if the C library is glibc.
+    """Let all later threads of this process share one arena, if the C library is glibc.
 
     The variable MALLOC_ARENA_MAX takes precedence. Workers are not affected.
     """
@@ -29,12 +29,12 @@ def share_memory() -> None:
 
 
 def total_bytes() -> int:
-    """Return all memory of the machine."""
+    """Return the total memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_bytes() -> int:
-    """Return what new processes can take without swapping."""
+    """Return the memory that new processes can use without swapping."""
     import psutil  # noqa: PLC0415  # a server without workers does not need it
 
     return int(psutil.virtual_memory().available)

@@ -1,6 +1,6 @@
 """Explain errors of the operating system to the operator, with advice.
 
-Knows error numbers, and nothing of models. Uses only the standard library, as workers need it, too.
+This module knows error numbers, but no models. It uses only the standard library, because workers need it too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure what a process uses, from outside."""
+"""Measure the resources of a process from outside."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def usage(*pids: int) -> Usage | None:
 
 
 def with_descendants(pid: int) -> tuple[int, ...]:
-    """Return the id of a process and those of everything that it has started. Blocks: it reads all processes."""
+    """Return the ids of a process and of everything that it has started. Blocks: it reads all processes."""
     import psutil  # noqa: PLC0415
 
     try:
@@ -54,7 +54,7 @@ def with_descendants(pid: int) -> tuple[int, ...]:
 
 
 def listening_ports(*pids: int) -> set[int]:
-    """Return the TCP ports that some processes listen on. Blocks."""
+    """Return the TCP ports on which these processes listen. Blocks."""
     import psutil  # noqa: PLC0415
 
     ports: set[int] = set()

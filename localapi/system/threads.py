@@ -1,6 +1,6 @@
 """Run calls that may never return, such as reads from a dead network drive, in threads.
 
-At its end, a process waits for threads of asyncio.to_thread, but not for these.
+On exit, a process waits for threads of asyncio.to_thread, but not for these.
 """
 
 from __future__ import annotations
@@ -56,4 +56,4 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     except TimeoutError:
         if outcome.done():  # a TimeoutError of the call itself
             raise
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
+        raise TimeoutError(f"no response within {seconds:g} s") from None

@@ -25,11 +25,11 @@ class TimeLimitExceeded(Exception):
 
 
 class _Interrupted(BaseException):
-    """Raised inside of the work, where no `except Exception` catches it."""
+    """Raised inside the work, where `except Exception` does not catch it."""
 
 
 class _Watch:
-    """Interrupt a thread repeatedly, from some time after `begin` until `stop`."""
+    """Watch that interrupts a thread repeatedly, from some time after `begin` until `stop`."""
 
     def __init__(self, thread: int, seconds: float) -> None:
         self._thread = thread
@@ -58,7 +58,7 @@ class _Watch:
         self._begun.set()
         self._timer.join()
         if self._interrupted:
-            # One may still be pending. To replace it by NULL would leave Python 3.11 and 3.12 looking for it before
+            # One may still be pending. Replacing it by NULL would leave Python 3.11 and 3.12 looking for it before
             # every call and loop from then on; only its arrival ends that.
             self._interrupted = False
             _interrupt(self._thread, _Interrupted)
@@ -76,7 +76,7 @@ def limited(seconds: float, work: Callable[[], Result]) -> Result:
         finally:
             _stop(watch)
     except _Interrupted:
-        _stop(watch)  # again, as the interruption may have come before the first call began
+        _stop(watch)  # again, because the interruption may have come before the first call began
         raise TimeLimitExceeded(f"it took longer than {seconds:g} s") from None
 
 

@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def growing_pause(failures: int, first_seconds: float, longest_seconds: float) -> float:
-    """Return the seconds to pause after so many consecutive failures, at least one. Each failure doubles them."""
+    """Return the seconds to pause after this many consecutive failures, at least one.
+
+    Each failure doubles the pause.
+    """
     return min(first_seconds * 2.0 ** min(failures - 1, 30), longest_seconds)
 
 
@@ -27,7 +30,7 @@ class Timer:
         return self._handle is not None
 
     def start(self, seconds: float) -> None:
-        """Schedule the call in `seconds`, instead of an earlier schedule."""
+        """Schedule the call in `seconds`, replacing an earlier schedule."""
         self.stop()
         self._handle = asyncio.get_running_loop().call_later(seconds, self._come)
 
@@ -43,9 +46,9 @@ class Timer:
 
 
 class WaitLimit:
-    """Time limit for the waits of one task, one after the other. `stop` comes last.
+    """Time limit for consecutive waits of one task. Call `stop` last.
 
-    `asyncio.timeout` makes and cancels a timer for each of them. Here, a timer that comes too early is set again, so
+    `asyncio.timeout` creates and cancels a timer for each wait. Here, a timer that fires too early is set again, so
     that many short waits cost next to nothing.
     """
 
@@ -56,7 +59,10 @@ class WaitLimit:
         self._expired = False
 
     async def wait(self, step: Awaitable[T], until: float) -> T:
-        """Return the result of a step. Raise TimeoutError if it takes until that time of the monotonic clock."""
+        """Return the result of a step.
+
+        Raise TimeoutError if it takes longer than until this time of the monotonic clock.
+        """
         self._until = until
         if self._timer is None or self._timer.when() > until:
             self._set()

@@ -1,4 +1,4 @@
-"""Write files atomically, even if two processes write the same one, and have one process at a time use a folder."""
+"""Write files atomically, even if two processes write the same one, and let one process at a time use a folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_whole(path: Path, content: bytes, *, mode: int | None = 0o600) -> None
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process has locked a folder, and lock it. The system unlocks it when a process ends."""
+    """Wait until no other process has locked a folder, then lock it. The system unlocks it when the process ends."""
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Read a file that is written as text: a `data:` URL (RFC 2397), or base64 alone.
+"""Read a file given as text: a `data:` URL (RFC 2397), or plain base64.
 
 People paste the output of other programs, so both alphabets of base64 are accepted, with or without padding, line
 breaks and spaces, and data: URLs with any parameters.
@@ -29,7 +29,7 @@ def is_data_url(text: str) -> bool:
 
 
 def written_bytes(text: str) -> bytes:
-    """Return the file in a text. Raise NotWritten if there is none, or an empty one."""
+    """Return the file in a text. Raise NotWritten if there is none, or it is empty."""
     data = _data(text)
     if not data:
         raise NotWritten("it is empty")
@@ -54,7 +54,7 @@ def _data(text: str) -> bytes:
 
 
 def _of_base64(text: str, start: int) -> bytes:
-    """Decode base64 in pieces, as the interpreter lock is held during each."""
+    """Decode base64 in pieces, because the interpreter lock is held during each."""
     end = len(text.rstrip("= \t\r\n"))
     data, rest = bytearray(), ""
     for at in range(start, end, _PIECE):

@@ -1,4 +1,7 @@
-"""Remove characters that no engine can speak, or that make engines fail. Knows no markup and no language."""
+"""Remove characters that no engine can speak, or that make engines fail.
+
+This module knows no markup and no language.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ _SAID_SYMBOLS = frozenset("%&@#°§©®™+=<>")
 def clean(text: str) -> str:
     """Return the text without unspeakable characters, with newlines as line breaks and composed accents (NFC).
 
-    The joiners U+200C and U+200D stay, as Persian and the scripts of India need them. Engines and lexicons expect "é"
-    as one character; text pasted on macOS often has two.
+    The joiners U+200C and U+200D are kept, because Persian and the scripts of India need them. Engines and lexicons
+    expect "é" as one character; text pasted on macOS often has two.
     """
     parts = _PILE.split(_LINE_END.sub("\n", _NOISE.sub("", text)))
     parts[::2] = (unicodedata.normalize("NFC", part) for part in parts[::2])

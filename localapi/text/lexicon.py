@@ -79,7 +79,7 @@ class Lexicon:
         return "".join([*parts, text[at:]])
 
     def applied(self, text: str) -> list[Substitution]:
-        """Return the replacements that `apply` makes, in the order of the text."""
+        """Return the replacements that `apply` makes, in text order."""
         found: list[Substitution] = []
         folded, at = _fold(text), 0
         while at < len(text):

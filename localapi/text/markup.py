@@ -1,8 +1,8 @@
 """Read speech markup: SSML (https://www.w3.org/TR/speech-synthesis11/), and tags such as `[pause:1s]`.
 
 Pauses, rates, voices, languages, aliases and spelling out are supported; other markup is removed and reported. Nothing
-is fetched and no entity is defined. Text that only resembles markup stays: prose with "<" or "&" is not SSML. The text
-is read in one pass in linear time, even if the markup is broken.
+is fetched and no entity is defined. Text that only resembles markup is kept: prose with "<" or "&" is not SSML. The
+text is read in one pass in linear time, even if the markup is malformed.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _STRENGTHS: Final = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "s
 _RATES: Final = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.3, "x-fast": 1.7}
 _PAUSES: Final = frozenset({"pause", "break", "silence", "wait"})
 _OF_SSML: Final = frozenset({"break", "prosody", "say-as", "phoneme", "emphasis", "voice", "lang"})
-"""Elements that neither prose nor HTML uses. Outside of <speak>, only these and <sub alias> count."""
+"""Elements that neither prose nor HTML uses. Outside <speak>, only these and <sub alias> count."""
 _POINTS: Final = frozenset({"mark", "bookmark", "audio"})
-"""Elements that are empty in SSML. Outside of <speak>, they count if they close themselves and have attributes."""
+"""Elements that are empty in SSML. Outside <speak>, they count if they close themselves and have attributes."""
 _EXTENSIONS: Final = ("mstts:", "amazon:", "google:")
 _SILENT: Final = frozenset({"metadata", "meta", "desc", "lexicon", "title"})
 """Elements whose content is not spoken."""
@@ -68,7 +68,7 @@ _DIGITS: Final = frozenset({"digits", "digit", "telephone", "phone"})
 
 @dataclass(frozen=True)
 class Manner:
-    """The manner of speaking a part of the text, according to markup."""
+    """Manner of speaking a part of the text, according to markup."""
 
     voice: str | None = None
     """Name of a voice, as in requests."""
@@ -80,7 +80,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Mark:
-    """A change that applies from its place in the text on."""
+    """Change that applies from its place in the text on."""
 
     manner: Manner
     pause_seconds: float | None = None
@@ -90,7 +90,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Marked:
-    """A text without its markup; `parts` finds the marks again after cleaning."""
+    """Text without its markup; `parts` finds the marks again after cleaning."""
 
     text: str
     marks: list[Mark] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Marked:
 def read_markup(text: str, *, phonemes: tuple[str, str] | None = None) -> Marked:
     """Return a text without its markup, and the marks that stand for it.
 
-    `phonemes`: keep IPA phonemes instead of the text that they belong to, between these two characters.
+    With `phonemes`, keep IPA phonemes, between these two characters, instead of the text that they belong to.
     """
     text = _MARKS.sub("", text)
     if _NEXT.search(text) is None:
@@ -120,7 +120,7 @@ def read_markup(text: str, *, phonemes: tuple[str, str] | None = None) -> Marked
 
 @dataclass
 class _Open:
-    """An open element."""
+    """Open element."""
 
     name: str
     manner: Manner
@@ -196,7 +196,7 @@ class _Reader:
         return tag.end() if tag is not None and self._is_of_ssml(tag) else None
 
     def _is_of_ssml(self, tag: re.Match[str]) -> bool:
-        """Return True if a tag outside of <speak> is SSML; "the <voice> tag" is prose."""
+        """Return True if a tag outside <speak> is SSML; "the <voice> tag" is prose."""
         name = tag[2].lower()
         if tag[1]:
             return name in _OF_SSML or name.startswith(_EXTENSIONS) or any(each.name == name for each in self._open)
@@ -288,7 +288,7 @@ class _Reader:
             self._begin(name, manner, says)
 
     def _how_to_say(self, name: str, attributes: Mapping[str, str]) -> str:
-        """Return what of an element is spoken (see `_Open.says`), and insert its replacement if there is one."""
+        """Return which part of an element is spoken (see `_Open.says`), and insert its replacement if there is one."""
         if name == "sub" and "alias" in attributes:
             self._put(attributes["alias"], literal=True)
             return "nothing"
@@ -390,7 +390,7 @@ class _Reader:
 
 
 def spelled(text: str) -> str:
-    """Return the text spelled out: "W3C" as "W, 3, C". Commas are needed, as "A B" is read as "a bee"."""
+    """Return the text spelled out: "W3C" as "W, 3, C". Commas are needed, because "A B" is read as "a bee"."""
     signs = [sign.upper() if len(sign.upper()) == 1 else sign for sign in text if not sign.isspace()]
     said = ""
     for before, sign in zip(["", *signs], signs, strict=False):
@@ -405,7 +405,7 @@ def _attributes(written: str) -> dict[str, str]:
 
 
 def _body(text: str) -> tuple[int | None, int]:
-    """Return the beginning and the end of an SSML document in a text; None if there is none.
+    """Return the start and the end of an SSML document in a text; None if there is none.
 
     Only what XML allows, or a code fence of a chat model, may precede it, unless it ends the text.
     """
@@ -421,7 +421,7 @@ def _body(text: str) -> tuple[int | None, int]:
 
 
 def _seconds(written: str) -> float | None:
-    """Return seconds for "1s", "500ms" or a number, which counts seconds if it is small, else milliseconds."""
+    """Return seconds for "1s", "500ms" or a number, which means seconds if it is small, otherwise milliseconds."""
     found = _TIME.fullmatch(written.strip())
     if found is None:
         return None

@@ -14,12 +14,12 @@ from localapi.text.markup import Manner, Marked, read_markup
 _ENDS = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u061f\u0964][\"'\u201d\u2019)\]\u00bb\u300d\s]*\Z|\n\s*\Z")
 """The end of a sentence."""
 _LOOKED_AT = 200
-"""Characters at the end of a text to search for the end of a sentence."""
+"""Characters at the end of a text in which the end of a sentence is sought."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A word of the lexicon in the text."""
+    """Replaced word of the text."""
 
     written: str
     said: str
@@ -34,11 +34,11 @@ class Script:
     replaced: list[Replaced]
     """Replaced words, in the order of the text."""
     goes_on: Mapping[int, str] = field(default_factory=dict)
-    """Numbers of the segments whose last sentence continues in the next one, with the white space between them."""
+    """Numbers of the segments whose last sentence continues in the next one, with the white space in between."""
     manners: list[Manner] = field(default_factory=list)
     """Manner of each segment."""
     pauses: Mapping[int, float] = field(default_factory=dict)
-    """Seconds of silence before segments instead of the default, by number; the number after the last is the end."""
+    """Seconds of silence before segments that replace the default, by number; the number after the last is the end."""
     ignored: list[str] = field(default_factory=list)
     """Names of ignored markup."""
 
@@ -54,10 +54,11 @@ def script_of(
 ) -> Script:
     """Return the script of a text. `markdown` makes markup, links and emoji speakable.
 
-    `phonemes`: the characters around IPA phonemes, for an engine that reads them; otherwise the markup's are dropped.
+    `phonemes` are the characters around IPA phonemes, for an engine that reads them; otherwise the markup's phonemes
+    are dropped.
 
     If `language` is None, the letters decide. With `apart`, each sentence is a segment; otherwise short ones are
-    joined. Takes milliseconds, the first time some tenths of a second.
+    joined. This takes milliseconds, the first time some tenths of a second.
     """
     from localapi.text.sentences import sentences  # noqa: PLC0415  # costly, and only needed if something is said
 

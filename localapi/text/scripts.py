@@ -1,4 +1,4 @@
-"""Scripts of texts, and the languages that use them. Knows no voices.
+"""Scripts of texts, and the languages that use them. This module knows no voices.
 
 Python has no table of scripts, but the names of letters begin with their script (https://unicode.org/reports/tr24/).
 """
@@ -68,13 +68,13 @@ _TELLING: Final = {
 }  # fmt: skip
 """Letters that occur in only one of a script's languages."""
 _WHOLE_WORDS: Final = frozenset({HAN, KANA, "Hangul"})
-"""Scripts in which one character can be a word. Any voice can name a lone letter of another script, such as alpha."""
+"""Scripts in which one character can be a word. In other scripts, any voice can name a single letter, such as alpha."""
 _WIDE_WEIGHT: Final = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """A part of a text in one script. Characters without a script belong to the letters before them."""
+    """Part of a text in one script. Characters without a script belong to the letters before them."""
 
     script: str
     """Script of the part; "" if the text has no letters."""
@@ -95,7 +95,7 @@ def script_of_letter(char: str) -> str:
 
 
 def scripts_of_language(tag: str) -> frozenset[str]:
-    """Return the scripts that readers of this language know. They include Latin, as every text may have such words."""
+    """Return the scripts that readers of this language know, including Latin: every text may have such words."""
     first, *more = tag.lower().replace("_", "-").split("-")
     if "latn" in more:
         return frozenset({LATIN})

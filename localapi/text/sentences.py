@@ -30,7 +30,7 @@ _FRAGMENT = 20
 _ROOM = (50, 100, 200)
 """Weight up to which sentences are joined: in the first segment, the second, and all later ones."""
 _LONG_START = 120
-"""Weight above which the first sentence is cut: after a clause if possible, else between words."""
+"""Weight above which the first sentence is cut: after a clause if possible, otherwise between words."""
 _EARLY_WORDS = 60
 """Weight of the first part of a sentence without clauses."""
 _HEAVIEST = 400
@@ -58,29 +58,31 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A sentence or a part of one, with the white space after it."""
+    """Sentence or a part of one, with the white space after it."""
 
     start: int
     end: int
     opens: bool
-    """True if it is the first of its paragraph."""
+    """True if it is the first in its paragraph."""
     closes: bool
-    """True if it is the last of its paragraph."""
+    """True if it is the last in its paragraph."""
     goes_on: bool
     """True if its sentence continues in the next piece."""
     says: bool
-    """True if it has anything to say."""
+    """True if it contains anything to say."""
 
 
 def sentences(text: str, *, language: str | None = None, longest: int = 400, apart: bool = False) -> list[Segment]:
     """Split a text into segments of at most `longest` characters and half a minute of speech.
 
-    Only white space is left out between segments. `language` is a BCP 47 tag; None guesses it from the script of each
-    paragraph. A newline ends a sentence, except in wrapped prose. Sentences are joined because each call has a cost and
-    its own melody. The first segments are small, each up to twice the one before: the first is heard soon, and an
-    engine at twice the speed of speech does not fall silent after it. Paragraphs are not joined, as there is a pause
-    between them. With `apart`, sentences are not joined either; long ones are still cut. A segment has nothing to say
-    only if the whole text has nothing, or if `longest` leaves no room.
+    Only white space is omitted between segments. `language` is a BCP 47 tag; None guesses it from the script of each
+    paragraph. A newline ends a sentence, except in wrapped prose.
+
+    Sentences are joined because each call has a cost and its own melody. The first segments are small, each up to twice
+    the one before, so that the first is heard soon, and an engine at twice the speed of speech does not fall silent
+    after it. Paragraphs are not joined, because there is a pause between them. With `apart`, sentences are not joined
+    either; long ones are still cut. A segment has nothing to say only if the whole text has nothing, or if `longest`
+    leaves no room.
     """
     if longest < 1:
         raise ValueError(f"longest should be at least 1, not {longest}")

@@ -1,11 +1,11 @@
 """Turn CommonMark, as people and models write it, and HTML into what a person would read aloud.
 
-Code blocks, emoji, footnote marks, rules, link targets and tag names are left out, as Open WebUI does before it asks
-for speech. A URL is read as its host, a table as its cells with commas. Prose without markup is unchanged, except for
-white space.
+Code blocks, emoji, footnote marks, rules, link targets and tag names are omitted, as Open WebUI does before it requests
+speech. A URL is read as its host, a table as its cells with commas. Prose without markup is unchanged, except for white
+space.
 
-The parser is markdown-it-py, as it takes linear time on hostile input and is installed anyway (rich needs it).
-Importing this module costs some 60 ms and 6 MB, so `script` imports it when a text may have Markdown.
+The parser is markdown-it-py, because it takes linear time on hostile input and is installed anyway (rich needs it).
+Importing this module costs some 60 ms and 6 MB, so `script` imports it only when a text may contain Markdown.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _host(address: re.Match[str]) -> str:
 
 
 def _gap(emoji: re.Match[str]) -> str:
-    """Return the text to insert for an emoji that is left out."""
+    """Return the text to insert for an omitted emoji."""
     before = emoji.string[emoji.start() - 1 : emoji.start()]
     after = emoji.string[emoji.end() : emoji.end() + 1]
     return "" if before in ("", "\n") or not after or after in _CLOSING else " "

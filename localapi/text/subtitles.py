@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, and when it is shown."""
+    """Text with the times at which it is shown."""
 
     start_seconds: float
     end_seconds: float

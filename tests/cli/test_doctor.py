@@ -141,7 +141,7 @@ def test_a_hub_whose_address_cannot_be_found_in_time_is_told_of_each_model(
     gate.set()
     checks._answer.cache_clear()
     assert [(each.topic, each.grade) for each in found] == [("models", "missing"), ("models", "ok"), ("hub", "note")]
-    assert "cannot be reached (no answer within 0.1 s)" in found[-1].says
+    assert "cannot be reached (no response within 0.1 s)" in found[-1].says
 
 
 def test_a_check_that_hangs_is_told_as_that() -> None:
@@ -164,7 +164,7 @@ def test_a_check_that_hangs_is_told_as_that() -> None:
     found = examine(NOTHING, checks, limit=0.5)
     gate.set()
     assert [(each.topic, each.grade, each.says) for each in found] == [
-        ("hangs", "note", "did not answer within 0.5 s"),
+        ("hangs", "note", "did not respond within 0.5 s"),
         ("breaks", "note", "could not be checked: ZeroDivisionError: "),
         ("refuses", "note", "no"),
         ("works", "ok", "yes"),

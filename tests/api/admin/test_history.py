@@ -50,6 +50,6 @@ def test_a_file_that_cannot_be_read_is_put_aside(tmp_path: Path) -> None:
     (file,) = (tmp_path / "state/localapi/history").glob("*.json")
     file.write_bytes(b"{ not json")
     with serving(tmp_path, MANIFEST, env=env) as server:
-        server.wait_for("unreadable and begins anew")
+        server.wait_for("unreadable and starts anew")
         assert ask(server, "GET", "/admin/history")["days"] == []
     assert file.with_suffix(".broken").read_bytes() == b"{ not json"
