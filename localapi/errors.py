@@ -24,6 +24,12 @@ def shown(value: object) -> str:
     return repr(text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…")
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names for a message, at most so many of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def readable(message: str) -> str:
     """Return another program's message with very long words shortened."""
     return _UNBROKEN.sub(lambda run: f"{run[0][: MOST_SHOWN - 1]}…", message)

@@ -7,12 +7,13 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from quart import Blueprint, Response
 
 from localapi.api.openai.generation_request import MAX_NAME, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.http import body, request_context
+from localapi.http.body import RequestBody
 from localapi.http.generation import Generation, begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import RERANK
@@ -28,18 +29,14 @@ PATHS: Final = ("/v1/rerank", "/v2/rerank")
 """Jina's path, and that of Cohere's client. `tei` has the third one."""
 
 
-class Document(BaseModel):
+class Document(RequestBody):
     """Document with fields, of which the text is used."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     text: str
 
 
-class RerankRequest(BaseModel):
+class RerankRequest(RequestBody):
     """Query, and documents that may answer it."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     query: Annotated[str, Field(min_length=1)]

@@ -16,7 +16,7 @@ from localapi.backends.options import FolderOf, Identity, PathProblem
 from localapi.backends.speech import SpeechOptions, named
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import WorkerSetup, start_worker
-from localapi.errors import FilesUnreadable, shown
+from localapi.errors import FilesUnreadable, listed, shown
 from localapi.system.os_errors import advise
 from localapi.system.threads import aside
 from localapi.worker.protocol import PHONEMES, Voice
@@ -112,7 +112,8 @@ class Piper(WithVariables, SpeechOptions):
         if self.speaker is not None and not found.has(self.speaker):
             near = difflib.get_close_matches(str(self.speaker), found.speakers, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PathProblem("speaker", f"{path.name} has no speaker {shown(self.speaker)}{hint} ({_listed(found)})")
+            names = f"speakers: {listed([*found.speakers], MOST_SHOWN)}; or a number below {found.count}"
+            raise PathProblem("speaker", f"{path.name} has no speaker {shown(self.speaker)}{hint} ({names})")
         located = self.model_copy(
             update={**self.located_settings(folder_of), **self.located_variables(folder_of), "path": str(path)}
         )
@@ -210,9 +211,3 @@ def _speakers(model: Path, said: _Description) -> dict[str, int]:
         return {model.stem: 0}
     names = {number: name for name, number in said.speaker_id_map.items()}
     return {names.get(number, str(number)): number for number in range(said.num_speakers)}
-
-
-def _listed(found: _Found) -> str:
-    shown = list(found.speakers)[:MOST_SHOWN]
-    more = f" and {found.count - len(shown)} more" if found.count > len(shown) else ""
-    return f"speakers: {', '.join(shown)}{more}; or a number below {found.count}"

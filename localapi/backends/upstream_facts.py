@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from localapi.backends.http_client import HttpClient
 from localapi.backends.upstream import Sought
-from localapi.errors import ApiError, UpstreamRefused, shown
+from localapi.errors import ApiError, UpstreamRefused, listed, shown
 from localapi.worker.protocol import Voice
 
 MOST_LISTED: Final = 10
@@ -42,8 +42,7 @@ async def discover(client: HttpClient, name: str, sought: Sought) -> Facts:
 
 
 async def _facts(client: HttpClient, name: str, sought: Sought) -> Facts:
-    listed = await client.models()
-    models = [each for each in listed or () if isinstance(each, dict) and each.get("id")]
+    models = [each for each in await client.models() or () if isinstance(each, dict) and each.get("id")]
     model = sought.model
     if model is None and len(models) != 1:
         model = sought.usual_model
@@ -51,16 +50,17 @@ async def _facts(client: HttpClient, name: str, sought: Sought) -> Facts:
         # Without a name, servers with one model use that model.
         return Facts(model, notes=["the upstream lists no models"])
     ids = [str(each.get("id")) for each in models]
+    there = f"the models {listed(ids, MOST_LISTED)}"
     if model is None:
         if len(ids) != 1:
             if sought.has_default:
                 return Facts()
-            raise UpstreamRefused(f"The upstream of {name} has {_listed(ids)}. Set `model` to one of them.")
+            raise UpstreamRefused(f"The upstream of {name} has {there}. Set `model` to one of them.")
         model = ids[0]
     notes: list[str] = []
     found = next((each for each in models if each.get("id") == model or model in _aliases(each)), None)
     if found is None:
-        notes.append(f"the upstream does not list the model {shown(model)}; it has {_listed(ids)}")
+        notes.append(f"the upstream does not list the model {shown(model)}; it has {there}")
         return Facts(model, notes=notes)
     return Facts(model, await _context_length(client, found, model), notes=notes)
 
@@ -104,13 +104,6 @@ def _number(fields: dict[str, Any]) -> int | None:
 def _aliases(model: dict[str, Any]) -> list[Any]:
     aliases = model.get("aliases")
     return aliases if isinstance(aliases, list) else []
-
-
-def _listed(ids: list[str]) -> str:
-    if not ids:
-        return "no models"
-    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
-    return f"the models {', '.join(ids[:MOST_LISTED])}{more}"
 
 
 async def _voices(client: HttpClient, model: str | None) -> list[Voice] | None:

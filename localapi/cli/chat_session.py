@@ -22,7 +22,7 @@ from rich.text import Text
 
 from localapi.cli.answer_view import THEME, AnswerView, keys_unseen
 from localapi.cli.asking import Answer, chat_models, check_model, summary
-from localapi.cli.chat import PARAMETERS, CannotSay, Conversation
+from localapi.cli.conversation import PARAMETERS, CannotSay, Conversation
 from localapi.cli.plain_text import shown
 from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused

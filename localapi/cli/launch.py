@@ -76,7 +76,9 @@ def command(tool: str, arguments: tuple[str, ...], model: str | None, *, show: b
     if program is None:
         raise NotInstalled(f"{agent.name} is not installed, or not in PATH; install it with: {agent.install}")
     start = flags["host"] is None and flags["port"] is None and not there
-    with or_temporary(server, _serve_options(flags), start=start) as server:
+    given = [(name, flags[name]) for name in ("manifest", "profile") if flags[name] is not None]
+    options = [word for name, value in given for word in (f"--{name}", str(value))]
+    with or_temporary(server, options, start=start) as server:
         chosen = _loaded(server, _chosen(server, server.get("/v1/models")["data"], agent, model))
         _warn(agent, chosen)
         key = settings.api_key.get_secret_value() if settings.api_key is not None else NO_KEY
@@ -198,12 +200,6 @@ def _warn(agent: Agent, model: Model) -> None:
             f"{agent.name} needs about {agent.context}, so its requests may be refused",
             err=True,
         )
-
-
-def _serve_options(flags: Mapping[str, Any]) -> list[str]:
-    """Return the options for a temporary server."""
-    given = [(name, flags[name]) for name in ("manifest", "profile") if flags[name] is not None]
-    return [word for name, value in given for word in (f"--{name}", str(value))]
 
 
 def _set_up(agent: Agent, server: Server, model: Model) -> SetUp:

@@ -16,7 +16,7 @@ from localapi.cli.options import profile_option, server_of, server_options, sour
 from localapi.cli.server_status import status_of, tell_if_another_is_followed
 from localapi.cli.text_table import GAP, table, wrapped
 from localapi.client import Server
-from localapi.manifest import Entry, Manifest, read
+from localapi.manifest import Entry, read
 from localapi.observability import log
 from localapi.reload.comparison import Plan, plan, words_of
 from localapi.reload.fit import need_of, obstacle_of, shortage_of
@@ -67,16 +67,11 @@ def command(file: Path | None, *, as_json: bool, exit_code: bool, **flags: Any) 
         )
     else:
         _show(found, server, compared=status is not None)
-        _tell_what_does_not_fit(found, manifest)
+        for change in found.changes:
+            if change.does in ("added", "warm", "cold", "not loaded"):
+                tell_if_too_large(manifest.entries[change.id], manifest.server.memory_budget)
     if found and exit_code:
         sys.exit(CHANGED)
-
-
-def _tell_what_does_not_fit(found: Plan, manifest: Manifest) -> None:
-    """Warn about new and changed models that need more memory than there is."""
-    for change in found.changes:
-        if change.does in ("added", "warm", "cold", "not loaded"):
-            tell_if_too_large(manifest.entries[change.id], manifest.server.memory_budget)
 
 
 def tell_if_too_large(entry: Entry, budget: int | None) -> None:

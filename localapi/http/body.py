@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from quart import Response, request
 
 from localapi.errors import InvalidRequest
@@ -45,6 +45,12 @@ _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
 """Time limit for a body to arrive."""
 Body = TypeVar("Body", bound=BaseModel)
+
+
+class RequestBody(BaseModel):
+    """Base of a body. Unknown fields are kept in `model_extra`, for the reply to name."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
 
 async def read_object() -> dict[str, Any]:

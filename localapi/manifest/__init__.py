@@ -2,7 +2,7 @@
 
 from localapi.manifest.changing import Patch
 from localapi.manifest.description import Row, describe
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, fingerprint
+from localapi.manifest.entries import Entry, Manifest, fingerprint
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import shown_lines
 from localapi.manifest.keys import Key, holder
@@ -34,7 +34,6 @@ __all__ = [
     "Key",
     "LogLevel",
     "Manifest",
-    "ManifestFile",
     "ManifestSource",
     "Overrides",
     "Patch",

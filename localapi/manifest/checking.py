@@ -16,10 +16,11 @@ from localapi.backends.secret import NoSecret, SecretElsewhere, secret_variables
 from localapi.errors import Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.complaints import Place, check, expectation, suggestion
-from localapi.manifest.entries import Entry, Manifest, ManifestFile, Said
+from localapi.manifest.entries import Entry, Manifest, Said
 from localapi.manifest.keys import Key, digest, files_of, secret_of
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, leaves, noun, plain, written
 from localapi.manifest.server_options import ServerOptions, TopLevel, document
+from localapi.manifest.text import Text
 
 EntryPath = tuple[str, str]
 """Section and id of an entry."""
@@ -29,7 +30,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 def manifest_of(
     root: Table,
-    files: tuple[ManifestFile, ...],
+    files: tuple[Text, ...],
     problems: list[Problem],
     *,
     needs_secrets: bool = True,

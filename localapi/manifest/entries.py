@@ -24,6 +24,7 @@ from localapi.kinds import KINDS, Kind, ModelObject
 from localapi.manifest.keys import Key
 from localapi.manifest.origin import KeyPath, Origin
 from localapi.manifest.server_options import ServerOptions
+from localapi.manifest.text import Text
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class ManifestFile:
-    """File from which a manifest was read, with its content at that time."""
-
-    path: Path
-    sha256: str
-    text: str = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Said:
     """Value as written, and its place."""
 
@@ -144,7 +136,7 @@ class Manifest:
     """Problems of keys that are missing from `keys` because their secrets cannot be read here."""
     absent: tuple[Problem, ...] = field(default=(), compare=False)
     """Missing files of entries that are unchanged since the files existed."""
-    files: tuple[ManifestFile, ...] = field(default=(), compare=False)
+    files: tuple[Text, ...] = field(default=(), compare=False)
     said: Mapping[KeyPath, Said] = field(default_factory=dict, compare=False)
     """Explicit values by path of keys; a list is one value."""
 

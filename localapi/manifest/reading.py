@@ -11,7 +11,7 @@ from localapi.errors import ManifestError, Problem
 from localapi.kinds import KINDS
 from localapi.manifest import environment
 from localapi.manifest.checking import manifest_of
-from localapi.manifest.entries import Manifest, ManifestFile
+from localapi.manifest.entries import Manifest
 from localapi.manifest.environment import NO_OVERRIDES, Overrides
 from localapi.manifest.excerpts import with_excerpts
 from localapi.manifest.including import Followed, Inclusion, Place, followed
@@ -87,9 +87,7 @@ def read(
     alone = instead is None and source.path is None and not os.path.exists(source.manifest)
     problems: list[Problem] = []
     layers = _layers(source, problems, instead, alone=alone)
-    files = tuple(
-        ManifestFile(each.text.path, each.text.sha256, each.text.text) for layer in layers for each in layer.layers
-    )
+    files = tuple(each.text for layer in layers for each in layer.layers)
     if problems and not all(layer.complete for layer in layers):
         raise _refusal(problems, files)
     merged = Table({}, Origin("environment", Path.cwd()))
@@ -148,7 +146,7 @@ def _empty_entries(root: Table) -> list[Problem]:
     ]
 
 
-def _refusal(problems: list[Problem], read_files: tuple[ManifestFile, ...]) -> ManifestError:
+def _refusal(problems: list[Problem], read_files: tuple[Text, ...]) -> ManifestError:
     """Return an error with the problems in the order of files and lines; those of the environment come last."""
     files = [str(file.path) for file in read_files]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from localapi.errors import ManifestError, Problem
@@ -21,7 +21,7 @@ class Text:
     """Content of a file when it was read."""
 
     path: Path
-    text: str
+    text: str = field(repr=False)
     sha256: str
 
 

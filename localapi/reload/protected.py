@@ -37,13 +37,8 @@ def _changes(before: Manifest | None, after: Manifest) -> Iterator[str]:
         places = {"env", "file"} & {str(part) for part in path[3:]}
         url = (*path[:2], "url")
         moved = _text(before, url) != _text(after, url)
-        if places and _holds_secret(path) and (moved or _text(before, path) != said.text):
+        if places and is_hidden(path[:3]) and (moved or _text(before, path) != said.text):
             yield ".".join(map(str, path))
-
-
-def _holds_secret(path: KeyPath) -> bool:
-    """Return whether a path leads to the place of a secret: the option that it is in may contain secrets."""
-    return is_hidden(path[:3])
 
 
 def _text(manifest: Manifest | None, path: KeyPath) -> str | None:

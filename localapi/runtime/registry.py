@@ -17,7 +17,7 @@ from functools import partial
 from types import MappingProxyType
 
 from localapi.backends.pool import PoolOptions
-from localapi.errors import ModelNotFound, ModelUnavailable, WrongEndpoint
+from localapi.errors import ModelNotFound, ModelUnavailable, WrongEndpoint, listed
 from localapi.kinds import Kind
 from localapi.manifest import Entry, Manifest
 from localapi.runtime.downloads import Downloads
@@ -130,7 +130,7 @@ class Registry:
         if entry is not None and kind in (None, entry.kind):
             return entry
         name = name[:LONGEST_SHOWN]
-        known = _listed([e.id for e in self.offered if kind in (None, e.kind)])
+        known = listed([e.id for e in self.offered if kind in (None, e.kind)], MOST_LISTED) or "none"
         if entry is not None:
             raise WrongEndpoint(
                 f"{name!r} is a {entry.kind} model; this endpoint serves {kind} models: {known}.", param="model"
@@ -387,9 +387,3 @@ class Registry:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*(each.close() for each in instances), *tasks, return_exceptions=True)
-
-
-def _listed(ids: Sequence[str]) -> str:
-    """Return ids for a message; if there are very many, only the first ones."""
-    more = f" and {len(ids) - MOST_LISTED} more" if len(ids) > MOST_LISTED else ""
-    return (", ".join(ids[:MOST_LISTED]) or "none") + more

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from localapi.backends.parameters import ChatParameters, Effort
-from localapi.cli.chat import EFFORTS, PARAMETERS, CannotSay, Conversation
+from localapi.cli.chat import EFFORTS
+from localapi.cli.conversation import PARAMETERS, CannotSay, Conversation
 
 pytestmark = pytest.mark.everyday
 

@@ -210,6 +210,8 @@ def describe_instance(instance: Instance) -> InstanceReply:
     """Return the state of one instance."""
     vitals = instance.vitals
     last_step_at = vitals.last_step_at if vitals else None
+    rate = vitals.tokens_per_second if vitals else None
+    guessed = vitals.speculated if vitals else None
     return InstanceReply(
         id=instance.name,
         state=instance.state,
@@ -220,8 +222,8 @@ def describe_instance(instance: Instance) -> InstanceReply:
         requests=_requests(vitals) if vitals else None,
         healthy=vitals.healthy if vitals else None,
         unhealthy_reason=vitals.reason if vitals and not vitals.healthy else None,
-        tokens_per_second=_tokens_per_second(vitals),
-        speculation=_speculation(vitals),
+        tokens_per_second=None if rate is None else round(rate, 1),
+        speculation=msgspec.convert(guessed, SpeculationReply, from_attributes=True) if guessed else None,
         latency_seconds=vitals.latency_seconds if vitals else None,
         ready_since=instance.ready_since,
         loads=instance.loads,
@@ -244,14 +246,3 @@ def _requests(vitals: Vitals) -> RequestsReply:
         sound_seconds_done=round(vitals.sound_seconds_done, 1),
         sound_seconds_total=round(vitals.sound_seconds_total, 1),
     )
-
-
-def _tokens_per_second(vitals: Vitals | None) -> float | None:
-    """Return the generation rate, 0 if nothing is being generated, or None if unknown or not loaded."""
-    return None if vitals is None or vitals.tokens_per_second is None else round(vitals.tokens_per_second, 1)
-
-
-def _speculation(vitals: Vitals | None) -> SpeculationReply | None:
-    if vitals is None or vitals.speculated is None:
-        return None
-    return msgspec.convert(vitals.speculated, SpeculationReply, from_attributes=True)

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta, Struct
 from quart import Blueprint, Response
 
 import localapi
 from localapi.api.admin.attempt_status import AttemptReply, describe_attempt
-from localapi.api.admin.machine_status import ClusterReply, PeerReply, describe_cluster, describe_peer
-from localapi.api.admin.model_status import InstanceReply, ModelReply, describe_instance, describe_model
+from localapi.api.admin.model_status import Count, InstanceReply, ModelReply, describe_instance, describe_model
 from localapi.api.operation import JSON, Operation, Operations
+from localapi.cluster.protocol import Node
 from localapi.http.replies import json_reply
 from localapi.reload.reloader import Reloader
-from localapi.runtime.cluster import ClusterWatch
+from localapi.runtime.cluster import ClusterWatch, workers_by_node
+from localapi.runtime.peers import Peer
 from localapi.runtime.registry import Registry
 from localapi.system.folders import WorkingFolder
 
@@ -47,6 +49,32 @@ class UsageReply(Struct, kw_only=True):
 
     key: Annotated[str, Meta(description="Name of the key.")]
     counts: Annotated[dict[str, float], Meta(description="Counts as in /metrics: requests, prompt_tokens and so on.")]
+
+
+class NodeReply(Node, frozen=True, kw_only=True):
+    """Machine of the cluster, with the models on it."""
+
+    models: list[str]
+
+
+class ClusterReply(Struct, kw_only=True):
+    """The cluster that the manifest names."""
+
+    address: str
+    joined: bool
+    error: str | None
+    nodes: list[NodeReply]
+
+
+class PeerReply(Struct, kw_only=True):
+    """Another localapi whose models are offered here."""
+
+    name: str
+    at: str
+    healthy: Annotated[bool | None, Meta(description="Null until it has been asked.")]
+    error: Annotated[str | None, Meta(description="Reason why it cannot be used.")]
+    seen_at: Annotated[float | None, Meta(description="Time of its last answer.")]
+    models: Count
 
 
 class StatusReply(Struct, kw_only=True):
@@ -121,8 +149,8 @@ def describe(
         captures=captures,
         usage=_usage(usage or {}),
         memory=MemoryReply(budget_bytes=memory.budget, used_bytes=memory.used, waiting=memory.waiting),
-        cluster=describe_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
-        peers=[describe_peer(peer) for peer in registry.peers.by_name.values()],
+        cluster=_cluster(cluster, cluster.address, registry) if cluster.address is not None else None,
+        peers=[_peer(peer) for peer in registry.peers.by_name.values()],
         models=[describe_model(entry, registry, reloader.swaps.of(entry.id)) for entry in registry.entries.values()],
         retiring=[describe_instance(instance) for instance in registry.retiring],
     )
@@ -133,3 +161,24 @@ def _usage(by_key: Mapping[tuple[str, str], float]) -> list[UsageReply]:
     for (key, name), amount in by_key.items():
         found.setdefault(key, {})[name] = round(amount, 3)
     return [UsageReply(key=key, counts=counts) for key, counts in found.items()]
+
+
+def _peer(peer: Peer) -> PeerReply:
+    return PeerReply(
+        name=peer.name,
+        at=peer.options.host,
+        healthy=peer.fault is None if peer.is_known else None,
+        error=peer.fault.message if peer.fault is not None else None,
+        # rounded to minutes, because it changes with every response
+        seen_at=peer.seen_at // 60 * 60 if peer.seen_at is not None else None,
+        models=len(peer.models),
+    )
+
+
+def _cluster(cluster: ClusterWatch, address: str, registry: Registry) -> ClusterReply:
+    workers = workers_by_node(registry.all_instances())
+    nodes = []
+    for node in cluster.nodes:
+        models = list(dict.fromkeys(workers.get(node.name, []))) if node.alive else []
+        nodes.append(NodeReply(**msgspec.structs.asdict(node), models=models))
+    return ClusterReply(address=address, joined=cluster.joined, error=cluster.error, nodes=nodes)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType, to_builtins
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from quart import Blueprint, Response
 
 import localapi
@@ -27,6 +27,7 @@ from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.backends.options import FOREVER, EntryOptions
 from localapi.errors import Forbidden, InvalidRequest
 from localapi.http import body
+from localapi.http.body import RequestBody
 from localapi.http.generation import begin
 from localapi.http.replies import json_reply, json_reply_of_vectors
 from localapi.kinds import CHAT, EMBEDDING
@@ -132,10 +133,8 @@ class OllamaVector(Struct):
     embedding: list[float]
 
 
-class OllamaEmbedRequest(BaseModel):
+class OllamaEmbedRequest(RequestBody):
     """Texts to embed."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: wire.ModelName
     input: str | Annotated[list[str], Field(max_length=MOST_INPUTS)]
@@ -144,10 +143,8 @@ class OllamaEmbedRequest(BaseModel):
     keep_alive: KeepAlive = None
 
 
-class OllamaEmbeddingsRequest(BaseModel):
+class OllamaEmbeddingsRequest(RequestBody):
     """Text to embed, in the older form."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: wire.ModelName
     prompt: Annotated[str, Field(min_length=1)]

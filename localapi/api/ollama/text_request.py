@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from localapi.api.keep_alive import KeepAlive
 from localapi.api.neutral_request import NeutralRequest
@@ -17,6 +17,7 @@ from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import BodyObject
 from localapi.backends.parameters import ChatParameters, FreeObject
 from localapi.errors import InvalidRequest
+from localapi.http.body import RequestBody
 from localapi.worker import protocol
 from localapi.worker.protocol import Chat, Complete, Form, FunctionCall, FunctionTool, JsonObject, JsonSchema, TextPart
 
@@ -69,10 +70,8 @@ class OllamaTool(BodyObject):
     function: OllamaToolFunction
 
 
-class OllamaRequest(BaseModel):
+class OllamaRequest(RequestBody):
     """Fields that both bodies have."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: ModelName
     stream: bool = True

@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from msgspec import Struct
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject, MaxTokens, greedy_share
 from localapi.backends.parameters import ChatParameters, StopString
 from localapi.errors import ApiError
+from localapi.http.body import RequestBody
 from localapi.http.replies import told
 from localapi.runtime.registry import Registry
 
@@ -110,10 +111,8 @@ def names_of_options() -> dict[str, list[str]]:
     return {name: [f"options.{NAMES.get(name, name)}"] for name in ChatParameters.model_fields}
 
 
-class NamedModel(BaseModel):
+class NamedModel(RequestBody):
     """A body that names a model."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: ModelName | None = None
     name: ModelName | None = None

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from quart import Blueprint, Response
 
 from localapi.api.keep_alive import KeepAlive
@@ -18,6 +18,7 @@ from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.backends.vector_options import EmbeddingOptions, Prefixes
 from localapi.errors import InvalidRequest
 from localapi.http import body, request_context
+from localapi.http.body import RequestBody
 from localapi.http.generation import Generation, begin, request_ids
 from localapi.http.replies import json_reply_of_vectors
 from localapi.kinds import EMBEDDING
@@ -44,10 +45,8 @@ Inputs = (
 InputType = Literal["query", "document", "search_query", "search_document", "passage"]
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(RequestBody):
     """Texts, or the model's tokens, to embed."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     input: Inputs

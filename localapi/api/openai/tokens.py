@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from quart import Blueprint, Response
 
 from localapi.api.dialect import Exchange
@@ -16,6 +16,7 @@ from localapi.api.openai.generation_request import MAX_NAME, TokenNumber, unknow
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
 from localapi.http import body
+from localapi.http.body import RequestBody
 from localapi.http.generation import begin, request_ids
 from localapi.http.replies import json_reply
 from localapi.kinds import CHAT
@@ -23,10 +24,8 @@ from localapi.runtime.registry import Registry
 from localapi.worker.protocol import Detokenize, DetokenizedText, Event, Tokenize, TokenizedText
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(RequestBody):
     """Text, or a conversation with everything that a chat request may contain: tools, options, a prefilled response."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     text: str | None = None
@@ -34,10 +33,8 @@ class TokenizeRequest(BaseModel):
     add_special_tokens: bool = True
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(RequestBody):
     """Tokens by id."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     tokens: list[TokenNumber]

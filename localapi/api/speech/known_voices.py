@@ -41,7 +41,7 @@ def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voic
     if voice is None:
         return None
     if known is None:
-        if voice == asked and not _is_mapped(entry, voice) and _FILE.search(voice):
+        if voice == asked and named(speech_options(entry.options).voices, voice) is None and _FILE.search(voice):
             raise InvalidRequest(
                 f"{voice!r} is not a voice name. If the engine has this voice, name it in the manifest: "
                 "`voices: {NAME: VOICE}`.",
@@ -55,10 +55,6 @@ def found_voice(entry: Entry, known: list[Voice] | None, asked: str | None, voic
     if speech_options(entry.options).has_voice(voice):
         return voice
     raise _unknown(asked, voice, entry, known)
-
-
-def _is_mapped(entry: Entry, voice: str) -> bool:
-    return named(speech_options(entry.options).voices, voice) is not None
 
 
 def _unknown(asked: str | None, voice: str, entry: Entry, known: list[Voice]) -> InvalidRequest:

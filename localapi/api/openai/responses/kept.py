@@ -53,15 +53,12 @@ def input_of(given: object, response_id: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for at, item in enumerate(given if isinstance(given, list) else ()):
         kind = item.get("type") or "message"
-        kept = {"id": f"{_PREFIXES.get(kind, 'item')}_{token}i{at:04x}", "type": kind, **_without_nulls(item)}
+        kept = {"id": f"{_PREFIXES.get(kind, 'item')}_{token}i{at:04x}", "type": kind}
+        kept |= {key: value for key, value in item.items() if value is not None}
         if kind == "message":
             kept |= {"status": "completed", "content": _content(item)}
         items.append(kept)
     return items
-
-
-def _without_nulls(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if value is not None}
 
 
 def _content(message: Mapping[str, Any]) -> Any:
