@@ -25,10 +25,10 @@ _INTRODUCTION: Final = f"""\
 <!-- Made by `{COMMAND}`.
 Edit the descriptions beside the options, in localapi/backends and localapi/manifest. -->
 
-Reference of all options in `models.yaml` and profiles; [the manifest by example](models-yaml.md) shows a whole one.
-[Writing a manifest](writing-manifests.md) shows anchors, variables of the environment and several files.
-Unknown keys are errors, and `null` is the same as leaving an option out. `uv run localapi check` shows every value and
-its source.
+To look up an option of `models.yaml` or of a profile, go to its section. For a complete file, see
+[the manifest by example](models-yaml.md); for anchors, environment variables and several files, see
+[writing a manifest](writing-manifests.md). Unknown keys are errors, and `null` is the same as omitting an option.
+`uv run localapi check` shows every value and its source.
 
 - *on change*: what a change does to a loaded model. *in place*: requests are not affected. *reloads*: see `swap`.
 - A *duration* is `30s`, `15m`, `2h`, `1d`, a number of seconds, `0` (at once) or `forever`. An *amount of memory* is
