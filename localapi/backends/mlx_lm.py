@@ -117,7 +117,7 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
     cpu_weights: Annotated[
         Literal["auto", "float32", "stored"],
         Field(
-            description="Weights on machines without a GPU. float32 is faster but takes up to 8 times the memory; "
+            description="Weights without a GPU. float32 is faster but takes up to 8 times the memory; "
             "auto uses it if it fits, is faster, and memory_budget is unset.",
             examples=["stored"],
         ),
