@@ -1,4 +1,4 @@
-"""Code that runs inside a worker: the child process in which one loaded model lives.
+"""Code that runs inside a worker: the child process that hosts one loaded model.
 
-A worker imports the standard library, msgspec, numpy and its one engine: no Quart, no pydantic, nothing of the server.
+A worker imports the standard library, msgspec, numpy and its engine, but not Quart, pydantic or anything of the server.
 """

@@ -1,10 +1,10 @@
 """Host one model in a separate process: `python -P -m localapi.worker --fd N`.
 
-N is an inherited end of a socket pair; the server holds the other end. (A pair instead of a socket with a path leaves
+N is an inherited end of a socket pair; the server holds the other end. (Unlike a socket with a path, a pair leaves
 nothing on disk to leak, to guess or to clean up.) When the server's end closes, for whatever reason, this process ends
-immediately, even in the middle of a load or a decode step, so there are never orphans.
+immediately, even during a load or a decode step, so there are never orphans.
 
-The main thread loads and computes; a second thread reads the socket. This module knows frames and the loop, and no
+The main thread loads and computes; a second thread reads the socket. This module knows frames and the loop, but no
 backend.
 """
 
@@ -55,13 +55,13 @@ PR_SET_PDEATHSIG = 1
 """Defined in linux/prctl.h."""
 
 Inbox = SimpleQueue[ToWorker | None]
-"""None: no message, but the model's `busy` may have changed."""
+"""Queue of messages from the server. None: no message, but the model's `busy` may have changed."""
 Send = Callable[[ToServer], None]
 
 _VARIABLES: Final = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # stderr becomes log lines
     "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub would ask the Hub for a list of agents first
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub would first ask the Hub for a list of agents
 }
 
 ENGINES: Final = {
@@ -75,12 +75,12 @@ ENGINES: Final = {
     "mlx-lm-vectors": "localapi.worker.vectors.mlx",
     "mlx-vlm": "localapi.worker.vlm.mlx_vlm",
 }
-"""The module of each backend, by the name that the server sends."""
+"""Module of each backend, by the name that the server sends."""
 
 
 def main() -> None:
     """Load the model that the first message names, then serve it until the server's end of the socket closes."""
-    parser = argparse.ArgumentParser(prog="localapi.worker", description="For the server's use only.")
+    parser = argparse.ArgumentParser(prog="localapi.worker", description="For internal use by the server.")
     parser.add_argument("--fd", type=int, required=True, help="inherited end of a socket pair")
     server = socket.socket(fileno=parser.parse_args().fd)
     end_with_server()
@@ -111,7 +111,7 @@ def main() -> None:
     host = Host(send, lambda: inbox.put(None), fast_blas, first.rank, link.backend, cancelled.__contains__)
     engine = load(first, host, send, threads)
     if engine is None:
-        server.shutdown(socket.SHUT_WR)  # what was sent arrives before the end of file
+        server.shutdown(socket.SHUT_WR)  # so that sent data arrives before the end of file
         os._exit(1)
     if choice is not None and not choice.is_fast:
         engine.loaded.notes.append(f"MLX uses {choice.description}")
@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def end_with_server() -> None:
-    """Have Linux end this process with the server, because a stopped process does not notice that the socket closes."""
+    """Let Linux end this process with the server, because a stopped process does not notice that the socket closes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -137,7 +137,7 @@ def end_with_server() -> None:
 def read(stream: BinaryIO, inbox: Inbox, cancelled: set[int] | None = None) -> None:
     """Put each message into the inbox; end the process if the stream ends or is invalid.
 
-    `cancelled` gets the requests that the inbox holds a Cancel for.
+    `cancelled` collects the requests for which the inbox contains a Cancel.
     """
     try:
         while True:
@@ -163,12 +163,12 @@ def read(stream: BinaryIO, inbox: Inbox, cancelled: set[int] | None = None) -> N
 
 
 def load(first: LoadModel, host: Host, send: Send, threads: blas.Threads | None = None) -> Model | None:
-    """Return the loaded model; None if it was refused, after telling the server why."""
+    """Return the loaded model; None if it was refused, which is reported to the server."""
     try:
         host.report(Loading(phase=f"importing {first.engine}"))
         module = importlib.import_module(ENGINES[first.engine])
         if threads is not None:
-            threads.look()  # a backend may measure while it loads
+            threads.look()  # a backend may measure during loading
         engine: Model = module.load(first.options, host)
     except CannotLoad as error:
         send(LoadRefused(message=str(error), port_taken=isinstance(error, PortTaken)))
@@ -189,10 +189,10 @@ def serve(
     threads: blas.Threads | None = None,
     cancelled: set[int] | None = None,
 ) -> None:
-    """Take messages and compute steps, forever. Block while there is nothing to do."""
+    """Handle messages and compute steps, forever. Block while there is nothing to do."""
 
     def told(events: list[Event]) -> Step:
-        # Chat models alone speculate.
+        # only chat models speculate
         return Step(events, device_bytes(), engine.waiting, engine.tokens, getattr(engine, "speculated", None))
 
     outbox = Outbox(send, told)

@@ -1,7 +1,7 @@
 """Start a worker in its own environment: `python -I .../localapi/worker/bootstrap.py --fd N`.
 
-That environment has none of the server's packages and must not see them: it gets this package alone, by its folder.
-`-I` keeps the current folder, PYTHONPATH and this file's folder out of the import path.
+That environment has none of the server's packages and must not see them: only this package is made visible, by its
+folder. `-I` keeps the current folder, PYTHONPATH and this file's folder out of the import path.
 """
 
 from __future__ import annotations

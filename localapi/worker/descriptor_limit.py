@@ -1,6 +1,6 @@
-"""Let libraries ask for more open files than the system allows.
+"""Tolerate libraries that request more open files than the system allows.
 
-mlx-lm asks for 4096 when it is imported (utils.py of version 0.32: `resource.setrlimit`), so it cannot be imported if
+mlx-lm requests 4096 when it is imported (utils.py of version 0.32: `resource.setrlimit`), so it cannot be imported if
 the limit is lower, as in many containers.
 """
 
@@ -10,7 +10,7 @@ import resource
 
 
 def allow() -> None:
-    """Keep the current limit if this process asks for more than it may have, from now on."""
+    """From now on, keep the current limit if this process requests more than it may have."""
     ask = resource.setrlimit
 
     def ask_for(kind: int, limits: tuple[int, int], /) -> None:

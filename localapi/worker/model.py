@@ -1,4 +1,4 @@
-"""The interface between a worker's loop and the one model that it runs, and what loading a model has in common.
+"""Interface between a worker's loop and its model, and code that loading has in common for all models.
 
 Each backend has a module (`worker.__main__` lists them) with a function `load(options, host) -> Model`.
 """
@@ -24,24 +24,24 @@ class Host:
     report: Report
     """Report the progress of loading. Call it on the main thread."""
     wake: Callable[[], None]
-    """Have the loop check `busy` again. Call it from any thread, if the model computes on its own threads."""
+    """Make the loop check `busy` again. Call it from any thread, if the model computes on its own threads."""
     fast_blas: str = ""
-    """The fast BLAS that MLX uses on a processor; empty if it has none or computes on a GPU."""
+    """Fast BLAS that MLX uses on a processor; empty if it has none or computes on a GPU."""
     rank: Rank | None = None
-    """The worker's place among those that hold the model together; None if it is alone."""
+    """Worker's place among the ranks that hold the model; None if it is alone."""
     link: Backend = "ring"
     """Connection between the ranks."""
     cancelled: Callable[[int], bool] = lambda _: False
-    """Return True for a request that is no longer wanted although `cancel` could not be called yet. For models whose
-    steps take long."""
+    """Return True for a request that was cancelled although `cancel` could not be called yet. For models whose steps
+    take long."""
 
 
 class CannotLoad(Exception):
-    """The model does not load. The message tells the user what is wrong, what was found and what to do."""
+    """The model cannot be loaded. The message says what is wrong, what was found and what to do."""
 
 
 class PortTaken(CannotLoad):
-    """Another process listens at the address where a rank should."""
+    """Another process listens at the address on which a rank should listen."""
 
 
 def first_line(error: BaseException) -> str:
@@ -63,23 +63,23 @@ class Model(Protocol):
 
     @property
     def waiting(self) -> int:
-        """The number of requests that wait until others have ended; 0 if requests take turns."""
+        """Number of requests that wait until others have ended; 0 if requests take turns."""
 
     @property
     def tokens(self) -> int:
-        """The number of tokens generated so far, in all answers; 0 if the model generates no text."""
+        """Number of tokens generated so far, in all responses; 0 if the model generates no text."""
 
     def take(self, request: Request) -> None:
-        """Take a request. Its events come from later steps."""
+        """Accept a request. Its events come from later steps."""
 
     def cancel(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request, wherever it is. Unknown ids are ignored."""
+        """Drop a request in any state. Unknown ids are ignored."""
 
     def step(self) -> list[Event]:
         """Do a bounded piece of work (one decode step at most) and return its events."""
 
     def save_some(self) -> bool:
-        """Write a little of what should outlive the worker, in an idle moment; return True if there is more."""
+        """Write a part of the data that should outlive the worker, at an idle moment; return True if there is more."""
 
 
 def read_json(file: Path, *, default: Any = None) -> Any:
@@ -98,5 +98,5 @@ def read_object(file: Path) -> dict[str, Any]:
     """Return the object in a file. Raise CannotLoad."""
     content = read_json(file)
     if not isinstance(content, dict):
-        raise CannotLoad(f"{file} must hold a JSON object.")
+        raise CannotLoad(f"{file} must contain a JSON object.")
     return content

@@ -1,6 +1,6 @@
 """ONNX's messages (https://onnx.ai/onnx/repo-docs/IR.html) without the package onnx, which nothing else here needs.
 
-Only the fields that are used here are declared. protobuf keeps all others of a file as they are.
+Only the fields that are used here are declared. protobuf keeps all other fields of a file unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Send events to the server, joined to few frames if the model is faster than anyone reads."""
+"""Send events to the server, combined into few frames if the model is faster than any reader."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections.abc import Callable
 from localapi.worker.protocol import Delta, Event, Last, Step, join
 
 PACE_SECONDS = 0.025
-"""Least time between two frames of text alone. Each frame wakes the server and the client, which on few cores costs a
-tenth of a small model's speed. Models that take longer for a step send each one immediately."""
+"""Minimum time between two frames of text. Each frame wakes the server and the client, which with few cores costs a
+tenth of a small model's speed. Models with longer steps send each step immediately."""
 HEARTBEAT_SECONDS = 5
-"""After this time without a frame an empty one shows that the worker still completes steps."""
+"""Time without a frame after which an empty one shows that the worker still completes steps."""
 
 
 class Outbox:
-    """Events that are not sent yet. A request's first text, and everything but text, is sent immediately."""
+    """Events that are not sent yet. A request's first text, and all other events than text, are sent immediately."""
 
     def __init__(
         self,
         send: Callable[[Step], None],
         step: Callable[[list[Event]], Step] = Step,
     ) -> None:
-        """`step`: makes a frame of some events and the worker's figures."""
+        """Create an outbox; `step` makes a frame of events and the worker's figures."""
         self._send = send
         self._step = step
         self._events: list[Event] = []
         self._latest: dict[tuple[int, int], Event] = {}
-        """The last event of each answer, by request and choice. Text may be added to it."""
+        """Last event of each response, by request and choice. Text may be appended to it."""
         self._unfinished: set[int] = set()
         self._begun: set[int] = set()
         """Requests whose first text has been sent."""
         self._sent_at = 0.0
 
     def expect(self, id: int) -> bool:  # noqa: A002  # the protocol's word
-        """Note that a request is taken. Return False if one with the same id is not finished yet."""
+        """Record that a request was accepted. Return False if one with the same id is not finished yet."""
         is_new = id not in self._unfinished
         self._unfinished.add(id)
         return is_new
 
     def add(self, events: list[Event]) -> None:
-        """Take a step's events, and send what is due."""
+        """Add a step's events, and send those that are due."""
         urgent = False
         for event in events:
             urgent |= self._add(event)
@@ -61,7 +61,7 @@ class Outbox:
         self._sent_at = time.monotonic()
 
     def forget(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request that is finished or was cancelled."""
+        """Drop a request that is finished or was cancelled."""
         self._begun.discard(id)
         self._unfinished.discard(id)
 

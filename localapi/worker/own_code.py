@@ -1,4 +1,4 @@
-"""Never run code that a model brings along: mlx-vlm and mlx-audio have transformers trust it."""
+"""Never run code that comes with a model: mlx-vlm and mlx-audio make transformers trust it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def _distrust(_trusted: bool | None, *arguments: Any, **options: Any) -> Any:
 
 
 def _refuse(*_: Any, **__: Any) -> None:
-    raise ValueError("It needs its own code, and localapi does not run code of models.")
+    raise ValueError("It needs its own code, but localapi does not run code from models.")
 
 
 def refuse_own_code() -> None:
-    """Have transformers trust no code of models from now on, regardless of its caller."""
+    """Make transformers trust no code from models from now on, regardless of its caller."""
     vars(dynamic_module_utils)["get_cached_module_file"] = _refuse
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers.") and vars(module).get(_RESOLVER) is _resolve_trust:
@@ -36,6 +36,6 @@ def check_own_code(folder: Path, config: Mapping[str, Any], library: str) -> Non
     """Raise CannotLoad for a model whose architecture is a file beside its weights."""
     if config.get("model_file"):
         raise CannotLoad(
-            f"The model in {folder} needs its own code ({config['model_file']}), and localapi does not run code "
-            f"of models. Use a model whose architecture {library} knows."
+            f"The model in {folder} needs its own code ({config['model_file']}), but localapi does not run code from "
+            f"models. Use a model whose architecture {library} knows."
         )

@@ -1,7 +1,7 @@
 """Choose how the ranks of one model exchange numbers, and the variables that MLX's backend for it reads.
 
-This module does not import MLX: CUDA reads its variable when MLX is imported. What ran on real hardware is the ring;
-JACCL (RDMA over Thunderbolt) and NCCL (CUDA) are used as `mlx.launch` of MLX 0.32 uses them.
+This module does not import MLX, because CUDA reads its variable when MLX is imported. Only the ring was tested on real
+hardware; JACCL (RDMA over Thunderbolt) and NCCL (CUDA) are used as `mlx.launch` of MLX 0.32 uses them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Link:
 
     backend: Backend
     gpu: str = ""
-    """The CUDA device of this rank, if it needs its own."""
+    """CUDA device of this rank, if it needs its own."""
 
 
 ALONE: Final = Link("ring")
@@ -40,7 +40,7 @@ def gpus(environ: Mapping[str, str]) -> list[str]:
 
 
 def choice(rank: Rank, environ: Mapping[str, str], devices: Sequence[str]) -> Link:
-    """Return JACCL if its devices are configured, NCCL if there is a CUDA device for each rank, or else the ring."""
+    """Return JACCL if its devices are configured, NCCL if there is a CUDA device for each rank, otherwise the ring."""
     if environ.get("MLX_IBV_DEVICES"):
         return Link("jaccl")
     if rank.own_gpus is not None:

@@ -1,8 +1,8 @@
-"""Keep what transformers finds out about its own files at each import: a worker imports mlx-lm in half the time.
+"""Cache what transformers computes about its own files at each import, which halves the time to import mlx-lm.
 
-Before it can import anything it reads its 1,700 model files to learn which holds which class, and it does so twice,
+Before it can import anything, it reads its 1,700 model files to learn which contains which class, and it does so twice,
 because its cache is too small (utils/import_utils.py of version 5.23: `define_import_structure`). The result depends
-only on those files, so it is written to a file for this version at this place.
+only on those files, so it is stored in a file for this version at this place.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def keep() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Replace the function as soon as its module is imported, before transformers calls it."""
+    """Import hook that replaces the function as soon as its module is imported, before transformers calls it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,7 +78,7 @@ def _kept(define: Define, folder: Path) -> Define:
         found = define(module_path, prefix=prefix)
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             text = json.dumps({"state": state, "structure": _plain(found)})
-            if _structure(json.loads(text)["structure"]) == found:  # otherwise another version has another form
+            if _structure(json.loads(text)["structure"]) == found:  # otherwise another version uses another form
                 write_whole(file, text.encode())
         return found
 

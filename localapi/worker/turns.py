@@ -1,4 +1,4 @@
-"""Answer requests by turns, piece by piece, for models of sound that compute on the main thread."""
+"""Answer requests in turns, piece by piece, for audio models that compute on the main thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from localapi.worker.protocol import Event, Failed, Last, Request, Speak, Spoken
 
 Asked = TypeVar("Asked", bound=Request)
 Pieces = Generator[Event | None, None, None]
-"""The events of one request. None: it is another request's turn."""
+"""Events of one request. None: it is another request's turn."""
 
 
 class RequestRefused(Exception):
-    """The request cannot be served. `param`: the field at fault."""
+    """The request cannot be served. `param` is the field at fault."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class Turn:
 
 
 class TurnTaking(Generic[Asked]):
-    """The part of a `worker.model.Model` that takes requests and gives each its turns."""
+    """Part of a `worker.model.Model` that accepts requests and gives each its turns."""
 
     task: ClassVar[str]
     """Name of the task in messages about failures: "Speech synthesis"."""
@@ -62,7 +62,7 @@ class TurnTaking(Generic[Asked]):
             event = next(turn.pieces)
         except RequestRefused as error:
             event = Failed(turn.id, "invalid_request", str(error), error.param)
-        except (Exception, SystemExit) as error:  # fails this request alone
+        except (Exception, SystemExit) as error:  # only this request fails
             traceback.print_exc()
             event = Failed(turn.id, "generation_failed", f"{self.task} failed: {first_line(error)}.")
         if event is None:
@@ -76,7 +76,7 @@ class TurnTaking(Generic[Asked]):
         return False
 
     def _answer(self, request: Asked) -> Pieces:
-        """Yield a request's events, of which the last is a `protocol.Last`."""
+        """Yield a request's events; the last one is a `protocol.Last`."""
         raise NotImplementedError
 
     def _end(self, turn: Turn) -> None:
@@ -85,7 +85,7 @@ class TurnTaking(Generic[Asked]):
 
 
 class Speaking(TurnTaking[Speak]):
-    """The same for speech."""
+    """Turn-taking for speech."""
 
     task = "Speech synthesis"
 

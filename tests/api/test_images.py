@@ -197,7 +197,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
         ("http://169.254.169.254/latest/meta-data", "invalid_image_url", "image_hosts"),
         ("https://pictures.example.evil.org/a.png", "invalid_image_url", "image_hosts"),
         ("HTTP://pictures.example:22/a.png", "invalid_image_url", "image_hosts"),
-        ("https://pictures.example/a.png", "invalid_image_url", "not known"),
+        ("https://pictures.example/a.png", "invalid_image_url", "unknown"),
         ("file:///etc/passwd", "invalid_image_url", "image_folders"),
         ("file:../secret.png", "invalid_image_url", "image_folders"),
         ("file:%2e%2e/secret.png", "invalid_image_url", "image_folders"),

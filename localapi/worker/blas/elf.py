@@ -1,10 +1,10 @@
 """Remove a prefix from the names that a shared library exports, in its bytes.
 
-scipy-openblas32 exports every function as `scipy_NAME`, so that it can live beside another BLAS. MLX looks for NAME. A
-name in an ELF file is an offset into a table of strings, so the end of a name is a name, too: moving the offset by the
-length of the prefix renames a symbol in place. Only the hash table by which the loader finds names has to be made
-again. The GNU one needs its symbols in another order; the older kind of System V does not, is as good to glibc and
-musl, and fits in the same place.
+scipy-openblas32 exports every function as `scipy_NAME`, so that it can coexist with another BLAS. MLX looks for NAME. A
+name in an ELF file is an offset into a table of strings, so the end of a name is a name too: moving the offset by the
+length of the prefix renames a symbol in place. Only the hash table by which the loader finds names must be rebuilt. The
+GNU table needs its symbols in another order; the older System V table does not, is as good for glibc and musl, and fits
+in the same place.
 
 Layouts: the System V ABI, https://refspecs.linuxfoundation.org/elf/gabi4+/contents.html, chapters 4 and 5.
 """
@@ -92,7 +92,7 @@ def _tables(data: bytearray) -> tuple[dict[int, int], int]:
 
 
 def _segments(data: bytearray) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    """Return address, size and offset of what is loaded, and where the dynamic section begins and ends."""
+    """Return address, size and offset of the loaded segments, and where the dynamic section starts and ends."""
     (table,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
     loaded = []
@@ -107,7 +107,7 @@ def _segments(data: bytearray) -> tuple[list[tuple[int, int, int]], tuple[int, i
 
 
 def _gnu_hash_extent(data: bytearray, table: int) -> tuple[int, int]:
-    """Return how many symbols there are, and how many bytes the table takes, neither of which it states."""
+    """Return how many symbols there are, and the size of the table in bytes, neither of which it states."""
     bucket_count, first, bloom_words, _ = struct.unpack_from("<4I", data, table)
     buckets = table + 16 + 8 * bloom_words
     chains = buckets + 4 * bucket_count

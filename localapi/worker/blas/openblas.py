@@ -28,19 +28,19 @@ from localapi.worker.blas.verdicts import Verdict
 _FORMAT: Final = "1"
 """Version of the cached files."""
 _UNUSED_SECONDS: Final = 30 * 24 * 3600
-"""Age at which a copy is deleted, because the library that it was made of has changed."""
+"""Age at which a copy is deleted, because the library from which it was made has changed."""
 _MACHINES: Final = ("x86_64", "aarch64")
 _INSTALL: Final = f"Install it: uv pip install {PACKAGE}"
 
 
 @dataclass(frozen=True)
 class BlasChoice:
-    """The BLAS that MLX uses."""
+    """BLAS that MLX uses."""
 
     description: str
-    """Description for users: the library, or why it is MLX's own."""
+    """Description for users: the library, or the reason for MLX's own BLAS."""
     threads: Threads | None = None
-    """None if MLX uses its own BLAS."""
+    """Threads of OpenBLAS; None if MLX uses its own BLAS."""
 
     @property
     def is_fast(self) -> bool:
@@ -76,7 +76,7 @@ def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
     """Load this library. Raise OSError, ValueError or AttributeError with the reason if it cannot be used."""
     folder = cache_folder("openblas")
     if folder is not None:
-        # Not with a full disk, or one that does not allow executing files.
+        # not with a full disk, or one that does not allow executing files
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid == os.geteuid():
@@ -91,7 +91,7 @@ def _load_candidate(candidate: Candidate, mlx: str) -> BlasChoice:
 def _prepared(candidate: Candidate, folder: Path) -> Path:
     """Return the library with plain names from the cache, after creating it if necessary.
 
-    The file's name contains what it was made of and a checksum. Raise OSError or NotRenamable.
+    The file's name contains a checksum and the origin of its content. Raise OSError or NotRenamable.
     """
     made_of = hashlib.sha256(f"{_FORMAT} {candidate.stamp}".encode()).hexdigest()[:16]
     for library in folder.glob(f"{made_of}-*.so"):
@@ -181,15 +181,15 @@ _FILE_NAME: Final = re.compile(r"-r(\d+)\.(\d+)\.(\d+)")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A library that may replace MLX's."""
+    """Library that may replace MLX's."""
 
     path: Path
     version: tuple[int, ...]
-    """Empty if unknown."""
+    """Version; empty if unknown."""
 
     @property
     def stamp(self) -> str:
-        """A text that changes with the file's content. Raise OSError."""
+        """Text that changes with the file's content. Raise OSError."""
         found = self.path.stat()
         return f"{self.path} {found.st_size} {found.st_mtime_ns}"
 

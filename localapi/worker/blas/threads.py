@@ -1,6 +1,6 @@
 """Choose how many threads OpenBLAS uses: as many as there are cores that no other program uses.
 
-Its threads wait for each other by spinning. If another program uses a core, too, one interrupted thread holds up all
+Its threads wait for each other by spinning. If another program also uses a core, one interrupted thread holds up all
 others: on two busy cores, a model decoded five times slower with two threads than with one.
 """
 
@@ -20,28 +20,29 @@ from typing import Final
 LOOK_SECONDS: Final = 0.2
 """Time between two checks of the load by other programs."""
 CALM_SECONDS: Final = 1.0
-"""Time that cores must have been free before they are used again."""
+"""Time for which cores must have been free before they are used again."""
 ASLEEP_SECONDS: Final = 1.0
-"""After so long without a check, the load since then is no measure of the load now."""
+"""Time without a check after which the load since then says nothing about the current load."""
 SAMPLES: Final = 5
 SAMPLE_SECONDS: Final = 0.002
 TOLERATED: Final = 0.3
 """Load by other programs, in cores, that is too small to matter. There is always some."""
 MOST: Final = 16
-"""Decoding is limited by memory bandwidth, which this many cores use up; OpenBLAS itself does not choose fewer."""
+"""Maximum threads: decoding is limited by memory bandwidth, which this many cores use up; OpenBLAS itself would use
+more."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _IDLE: Final = (3, 4)
 """Positions of idle and iowait in a line of /proc/stat."""
 
 
 def fitting(cores: int, busy_elsewhere: float) -> int:
-    """Return how many threads to use if other programs keep so many of the cores busy."""
+    """Return how many threads to use if other programs keep this many of the cores busy."""
     return max(1, math.floor(cores - busy_elsewhere + TOLERATED))
 
 
 @dataclass
 class Governor:
-    """Lower the number of threads immediately, and raise it after a calm time."""
+    """Policy that lowers the number of threads immediately, and raises it after a calm time."""
 
     cores: int
     threads: int = 1
@@ -62,14 +63,14 @@ class Governor:
         return self.threads
 
     def wake(self, running_elsewhere: int) -> int:
-        """Return the number of threads to begin with after a pause, while so many other threads run."""
+        """Return the number of threads to start with after a pause, while this many other threads run."""
         self._calm_since = None
         self.threads = fitting(self.cores, running_elsewhere)
         return self.threads
 
 
 class Threads:
-    """Follow the load of this process's cores, and set OpenBLAS's number of threads."""
+    """Follower of the load on this process's cores that sets OpenBLAS's number of threads."""
 
     def __init__(self, most: int, set_threads: Callable[[int], None]) -> None:
         self._governor = Governor(most)
@@ -81,7 +82,7 @@ class Threads:
         set_threads(1)
 
     def look(self) -> None:
-        """Choose the number again if the last check was long enough ago.
+        """Set the number again if the last check was long enough ago.
 
         Call it between steps, on the thread that computes.
         """
@@ -106,7 +107,7 @@ class Threads:
 def running_elsewhere(stat: Path = Path("/proc/stat")) -> int | None:
     """Return how many threads of the whole machine run now, apart from the caller; None if unknown.
 
-    It is the median of a few samples within some milliseconds. In a container, other containers count, too.
+    It is the median of a few samples within some milliseconds. In a container, other containers count too.
     """
     samples = []
     for _ in range(SAMPLES):

@@ -2,7 +2,7 @@
 
 Prints a line of JSON about the library and the time of a product, then all results as bytes. Two runs, one without a
 library, show whether the BLAS is correct, faster, and used at all. It imports nothing of localapi, because it also runs
-in environments that do not have it.
+in environments without it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def numbers(mx: Any) -> list[bytes]:
 
 
 def seconds(mx: Any) -> float:
-    """Return the least processor time of a few products, which other programs affect less than wall-clock time."""
+    """Return the minimum processor time of a few products, which other programs affect less than wall-clock time."""
     a, b = mx.ones((96, 512)), mx.ones((512, 512))
     best = float("inf")
     for _ in range(4):

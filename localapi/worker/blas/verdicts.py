@@ -1,4 +1,4 @@
-"""Try once, in processes of their own, whether a library computes the same as MLX's own BLAS, and faster.
+"""Test once, in separate processes, whether a library computes the same as MLX's own BLAS, but faster.
 
 A library that does not suit the machine may crash. The verdict is cached until the library, MLX or the processor
 changes.
@@ -24,9 +24,10 @@ from localapi.system.whole_file import write_whole
 
 TRIAL_SECONDS: Final = 60
 AGAIN_SECONDS: Final = 24 * 3600
-"""Time after which a library that failed is tried again: the machine may have been at fault at that moment."""
+"""Time after which a failed library is tested again, because the machine may have been at fault."""
 TOLERANCE: Final = 1e-3
-"""Relative to the largest number of a result. float32 has 1e-7, and sums of hundreds of products lose some of it."""
+"""Tolerance relative to the largest number of a result. float32 has 1e-7, and sums of hundreds of products lose some of
+it."""
 FASTER: Final = 1.1
 _TRIAL: Final = Path(__file__).with_name("trial.py")
 _OF_PROCESSOR: Final = ("model name", "flags", "CPU implementer", "CPU part", "Features")
@@ -41,7 +42,7 @@ class Verdict:
     about: str = ""
     """The library's description of itself."""
     speedup: float = 0
-    """Factor for a product of matrices, on one core."""
+    """Speed-up of a matrix product on one core."""
     tried_at: float = 0
 
     @property
@@ -50,7 +51,7 @@ class Verdict:
 
 
 def key(*parts: str) -> str:
-    """Return a name for what a verdict depends on: these parts, the processor and OpenBLAS's variables."""
+    """Return a name for everything on which a verdict depends: these parts, the processor and OpenBLAS's variables."""
     coretype = os.environ.get("OPENBLAS_CORETYPE", "")
     made_of = [*parts, _TRIAL.read_text(), platform.platform(), _processor(), coretype]
     return hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:16]
@@ -80,7 +81,7 @@ def keep(verdict: Verdict, file: Path) -> None:
 
 
 def tried(library: str, descriptors: Sequence[int] = ()) -> Verdict:
-    """Run MLX without and with the library at the same time, and compare. `descriptors`: files that it needs."""
+    """Run MLX without and with the library at the same time, and compare. `descriptors` are files that it needs."""
     isolated = ["-I"] if sys.flags.isolated else ["-P"]
     plain, with_it = (
         subprocess.Popen(  # noqa: S603  # this Python, with our own file
@@ -129,7 +130,7 @@ def _outcome(process: subprocess.Popen[bytes]) -> tuple[str, float, array.array[
 
 
 def _compared(got: Sequence[float], wanted: Sequence[float]) -> str:
-    """Return how the results differ; empty if they are the same except for rounding."""
+    """Return how the results differ; empty if they are equal except for rounding."""
     if len(got) != len(wanted):
         return "its results have other sizes"
     largest = max(map(abs, wanted))

@@ -19,13 +19,15 @@ from localapi.worker.hub.resumable_download import fetch
 from localapi.worker.model import CannotLoad
 
 PATTERNS: Final = (*DATA_FILES, "*.wav", "*.py")
-"""The files that the backends ask for when they load. mlx-lm also asks for code, which is never run."""
+"""Files that the backends request when they load. mlx-lm also requests code, which is never run."""
 INTERRUPTED: Final = 130
 
 
 def main() -> None:
     """Download, and exit with status 0 if that succeeded, 1 if it failed, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="localapi.worker.hub.pull", description="For the command line's use only.")
+    parser = argparse.ArgumentParser(
+        prog="localapi.worker.hub.pull", description="For internal use by the command line."
+    )
     parser.add_argument("repository")
     parser.add_argument("--revision")
     parser.add_argument("--file")
@@ -42,7 +44,7 @@ def main() -> None:
 
 
 def pull(repository: str, revision: str | None, name: str | None) -> None:
-    """Download a file of this name, or all of `PATTERNS`. Raise CannotLoad."""
+    """Download the file with this name, or all of `PATTERNS`. Raise CannotLoad."""
     away = unreachable(repository, revision)
     with told(repository, revision):
         if name:

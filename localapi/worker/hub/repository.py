@@ -27,18 +27,18 @@ from localapi.worker.model import CannotLoad, Report, first_line
 from localapi.worker.protocol import Loading
 
 DEMO: Final = "demo"
-"""The server's name for the included model if the worker is on another machine, whose package is elsewhere."""
+"""Server's name for the included model if the worker is on another machine, where the package is in another place."""
 DEMO_FOLDER: Final = Path(__file__).parent.parent.parent / "demo" / "model"
 DATA_FILES: Final = (
     *("*.json", "*.jsonl", "*.safetensors", "*.npz", "*.model", "*.tiktoken", "*.txt", "*.jinja", "*.yaml"),
 )
-"""Files that are downloaded for a model of sound: neither code nor pickles, which would be executed."""
+"""Files that are downloaded for an audio model: neither code nor pickles, which would be executed."""
 ANSWER_SECONDS: Final = 10.0
 """Time to wait for the Hub's first response."""
 _REPORTS = 200
-"""The approximate number of progress reports of one download."""
+"""Approximate number of progress reports for one download."""
 _REPORT_SECONDS = 10
-"""A slow download is reported more often, so that its progress is visible."""
+"""Maximum interval between reports, so that the progress of a slow download is visible."""
 _TELLS_BYTES = "tqdm_class" in inspect.signature(hf_hub_download).parameters
 """True if this huggingface_hub reports bytes (since 1.0). Older versions count files."""
 
@@ -76,7 +76,10 @@ def download(repository: str, revision: str | None, report: Report, *, patterns:
 def snapshot(
     repository: str, revision: str | None, report: Report, *, patterns: Sequence[str], away: Exception | None
 ) -> Path:
-    """Return the snapshot as `download` does. `away`: the Hub is `unreachable`, so only files on this machine count."""
+    """Return the snapshot as `download` does.
+
+    If `away`, the Hub is unreachable, so only files on this machine count.
+    """
     with told(repository, revision):
         try:
             return Path(
@@ -95,7 +98,7 @@ def snapshot(
 def unreachable(repository: str, revision: str | None) -> Exception | None:
     """Return why the Hub does not respond for a repository; None if it does, even with a refusal.
 
-    huggingface_hub's own first request has no time limit, and name resolution by the system has none anywhere.
+    huggingface_hub's own first request has no time limit, and the system's name resolution never has one.
     """
     try:
         within(ANSWER_SECONDS, lambda: HfApi().repo_info(repository, revision=revision, timeout=ANSWER_SECONDS))
@@ -133,7 +136,7 @@ def told(repository: str, revision: str | None) -> Iterator[None]:
         ) from error
     except CannotLoad:
         raise
-    except Exception as error:  # a full disk, a proxy, a connection that broke
+    except Exception as error:  # a full disk, a proxy, a broken connection
         raise CannotLoad(f"Downloading {name} from Hugging Face failed: {_reason(error)}.") from error
 
 
@@ -155,7 +158,7 @@ class SilentBar(tqdm):  # type: ignore[misc]
 
 
 def _progress(phase: str, report: Report) -> type[Any]:
-    """Return a progress bar class that reports the bytes written to disk, or else the files."""
+    """Return a progress bar class that reports the bytes written to disk, or the number of files."""
     lock = threading.Lock()  # several threads download files
 
     class Bar(SilentBar):

@@ -1,8 +1,8 @@
-"""Download a Hub repository's files into the Hub's cache so that an interrupted download can continue.
+"""Download a Hub repository's files into the Hub's cache so that an interrupted download can be resumed.
 
 huggingface_hub deletes incomplete files and keeps complete ones. Here the bytes of each file are written beside its
-final place, and the next download asks the Hub for the rest. The cache ends up as huggingface_hub would leave it, so
-huggingface_hub then finds nothing left to download.
+final place, and the next download requests the rest from the Hub. The cache ends up as huggingface_hub would leave it,
+so that it then finds nothing left to download.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from localapi.worker.protocol import Loading
 AT_ONCE: Final = 4
 """Files that are downloaded at the same time."""
 PIECE_BYTES: Final = 1024 * 1024
-"""Bytes written at once, instead of ten times as many: less is lost, and slow downloads show progress."""
+"""Bytes written at once, a tenth of the usual: less is lost, and slow downloads show progress."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 """The Hub's name of a large file's content. Small files have git's own digest."""
 
@@ -43,7 +43,7 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
     try:
         listed = snapshot_download(repository, revision=revision, allow_patterns=list(patterns), dry_run=True)
     except DryRunError:
-        return  # huggingface_hub's own download explains why
+        return  # huggingface_hub's own download explains the reason
     constants.DOWNLOAD_CHUNK_SIZE = PIECE_BYTES
     done = Done(f"downloading {repository}", report, sum(file.file_size or 0 for file in listed))
     missing = [file for file in listed if file.will_download]
@@ -66,7 +66,7 @@ def fetch(repository: str, revision: str | None, report: Report, *, patterns: Se
 
 
 class Done:
-    """The bytes received, of all files together."""
+    """Bytes received, of all files together."""
 
     def __init__(self, phase: str, report: Report, total: int) -> None:
         self.total = total
@@ -82,7 +82,7 @@ class Done:
 
 
 def _refuse_a_full_disk(blobs: Path, missing: int) -> None:
-    """Raise CannotLoad before downloading if the disk has no room: a full disk harms other programs, too."""
+    """Raise CannotLoad before downloading if the disk has no room: a full disk harms other programs too."""
     needed = missing - sum(part.stat().st_size for part in blobs.glob("*.part"))
     free = shutil.disk_usage(blobs).free
     if needed > free:

@@ -1,6 +1,6 @@
 """Search the Hub for the command line: `python -P -m localapi.worker.hub.search --text=TEXT [--limit=N]`.
 
-Prints one line of JSON for each model, those for MLX first, and {"end": true}; or {"error"} with a sentence.
+Prints one line of JSON for each model, MLX models first, and {"end": true}; or {"error"} with a sentence.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from localapi.worker.hub.repository import ANSWER_SECONDS, unreachable
 from localapi.worker.model import first_line
 
 _BYTES: Final = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-"""Bytes of one value of each type of tensor; others have one."""
+"""Bytes per value for each type of tensor; 1 for all others."""
 _ANY: Final = "mlx-community/any"
-"""A name to ask for before the search, which would try in vain for a long time. It need not exist."""
+"""A name to request before the search, which would otherwise retry for a long time. It need not exist."""
 _WANTED: Final = ("safetensors", "downloads", "tags", "pipeline_tag", "gated")
 
 
 def main() -> None:
-    """Search, and exit with status 0 if that succeeded, else 1."""
-    parser = argparse.ArgumentParser(prog="localapi.worker.hub.search", description="For the command line's use only.")
+    """Search, and exit with status 0 if that succeeded, otherwise 1."""
+    parser = argparse.ArgumentParser(
+        prog="localapi.worker.hub.search", description="For internal use by the command line."
+    )
     parser.add_argument("--text", required=True)
     parser.add_argument("--limit", type=int, default=20)
     asked = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def search(text: str, limit: int) -> list[dict[str, Any]]:
-    """Return the most downloaded models that match, those for MLX first."""
+    """Return the most downloaded models that match, MLX models first."""
     api = HfApi()
     found: dict[str, dict[str, Any]] = {}
     for tag in ("mlx", None):

@@ -1,7 +1,7 @@
-"""The messages between server and worker: a file for each kind of model, and `frames`, which lists and frames them all.
+"""Messages between server and worker: a file for each kind of model, and `frames`, which lists and frames them all.
 
-The structs know nothing of HTTP, YAML or of any engine; OpenAI's words are used where OpenAI has a word. An engine
-that lives in the server speaks the same structs without the frames.
+The structs know nothing of HTTP, YAML or any engine; they use OpenAI's terms if OpenAI has one. An engine inside the
+server uses the same structs without the frames.
 """
 
 # ruff: noqa: F403  # every public name of these files is one of this package

@@ -12,9 +12,9 @@ TOOL_VARIABLES = ("tools", "xml_tools")
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables of chat templates that turn thinking on and off."""
 THINKING_BUDGET = "thinking_budget"
-"""The variable for the most tokens of thinking; 0: none."""
+"""Variable for the maximum tokens of thinking; 0: none."""
 THINKING_LEVEL = "reasoning_effort"
-"""The variable for the effort of reasoning."""
+"""Variable for the reasoning effort."""
 
 
 _TEMPLATE_CODE: Final = re.compile(r"\{[{%](.*?)[%}]\}", re.DOTALL)
@@ -22,7 +22,7 @@ _TEMPLATE_TEXT: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re
 
 
 def reads_variable(template: str, variable: str) -> bool:
-    """Return True if the template reads a variable: not a word of its text, nor a field of something else."""
+    """Return True if the template reads a variable, as opposed to a word of its text or a field of another value."""
     name = re.compile(rf"(?<![.\w]){variable}\b(?!\s*=[^=])")
     return any(name.search(_TEMPLATE_TEXT.sub("''", code)) for code in _TEMPLATE_CODE.findall(template))
 
@@ -46,22 +46,22 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Capabilities of a chat model. None: only the loaded model knows, and it has not been loaded."""
 
     tools: bool | None = None
-    """True if its chat template shows the tools to it."""
+    """True if its chat template shows it the tools."""
     forced_tools: bool | None = None
     """True if it can be made to call a tool."""
     json_schema: bool | None = None
-    """True if its answers can be kept to a JSON schema."""
+    """True if its responses can be constrained to a JSON schema."""
     thinking: bool | None = None
-    """True if it can write its reasoning before the answer."""
+    """True if it can generate reasoning before the response."""
     thinking_switch: bool | None = None
-    """True if a request can turn that on and off."""
+    """True if a request can switch reasoning on and off."""
     thinking_levels: bool | None = None
-    """True if a request can set the effort of reasoning."""
+    """True if a request can set the reasoning effort."""
     tool_format: str | None = None
-    """Format of calls, as in the option of this name; None: unknown, or not loaded."""
+    """Format of calls, as in the option of this name; None if unknown, or not loaded."""
     reasoning_format: str | None = None
     """Format of reasoning."""
     vision: bool | None = None
-    """True if it reads images."""
+    """True if it accepts images."""
     hearing: bool | None = None
-    """True if it takes recordings."""
+    """True if it accepts recordings."""

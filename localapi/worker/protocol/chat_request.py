@@ -8,12 +8,12 @@ import msgspec
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Parameters of sampling. None if neither the client nor the manifest sets it: the engine decides."""
+    """Sampling parameters. None if neither the client nor the manifest sets it, so that the engine decides."""
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    """0: all tokens."""
+    """Number of tokens; 0 for all."""
     min_p: float | None = None
     seed: int | None = None
     presence_penalty: float | None = None
@@ -29,14 +29,14 @@ class TextPart(msgspec.Struct, frozen=True, tag="text"):
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image"):
-    """A picture in a message."""
+    """Image in a message."""
 
     url: str
-    """A data: URL that holds it, or its address, as the client wrote it."""
+    """A data: URL with the image, or its URL, as the client wrote it."""
     detail: str | None = None
-    """Resolution to look at it with, in OpenAI's words: "low", "high", "auto"."""
+    """Resolution for the model, in OpenAI's terms: "low", "high", "auto"."""
     data: bytes | None = None
-    """The image file, once the server has got and checked it. The URL is empty then."""
+    """Image file, once the server has fetched and checked it. The URL is empty then."""
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
@@ -45,7 +45,7 @@ class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
     data: bytes
     """An audio file."""
     format: str
-    """Format of the file, as the client wrote it or, once the server has checked the file, as FFmpeg calls it."""
+    """Format of the file, as the client wrote it or, once the server has checked the file, as FFmpeg names it."""
     max_seconds: float = 0.0
     """Maximum length, once the server has checked the file."""
 
@@ -54,12 +54,12 @@ Part = TextPart | ImagePart | AudioPart
 
 
 class FunctionCall(msgspec.Struct, frozen=True):
-    """A call that the model made on an earlier turn."""
+    """Call that the model made on an earlier turn."""
 
     id: str
     name: str
     arguments: str | dict[str, Any] = ""
-    """Whatever the model wrote, JSON or not; some clients send the object that it is."""
+    """Text that the model generated, JSON or not; some clients send an object instead."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -73,11 +73,11 @@ class Message(msgspec.Struct, frozen=True):
     """Reasoning of the model on that turn."""
     calls: list[FunctionCall] = []
     call_id: str | None = None
-    """The call that a message of the role tool is the result of."""
+    """Id of the call whose result this is, for the role tool."""
 
     @property
     def text(self) -> str:
-        """Text of the message. Parts are paragraphs: what is not meant to touch is sent in parts."""
+        """Text of the message. Parts are paragraphs: texts that should stay apart are sent as separate parts."""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
@@ -98,7 +98,7 @@ class JsonSchema(msgspec.Struct, frozen=True, tag=True):
     """JSON that this schema allows."""
 
     schema: str
-    """The schema as JSON, with its keys in the user's order: answers name properties in that order."""
+    """Schema as JSON, with its keys in the user's order: responses name properties in that order."""
     strict: bool = False
     """True if objects are closed, and a schema that cannot be enforced exactly is refused; otherwise it is relaxed."""
     closed: bool = False
@@ -122,7 +122,7 @@ class Lark(msgspec.Struct, frozen=True, tag=True):
 
 
 Form = JsonSchema | JsonObject | Regex | Lark
-"""Form that an answer must have."""
+"""Form that a response must have."""
 
 
 class Answering(msgspec.Struct, kw_only=True):
@@ -131,15 +131,15 @@ class Answering(msgspec.Struct, kw_only=True):
     id: int
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
-    """None: until the model stops or its context is full."""
+    """Maximum tokens; None until the model stops or its context is full."""
     stop: list[str] = []
     n: int = 1
-    """Number of answers to the prompt."""
+    """Number of responses to the prompt."""
     top_logprobs: int | None = None
     """Number of likeliest tokens to report with each token's log probability; None: no log probabilities."""
     form: Form | None = None
     original: dict[str, Any] | None = None
-    """The body in OpenAI's form, with the manifest's values, for an engine that forwards it to another server."""
+    """Body in OpenAI's form, with the manifest's values, for an engine that forwards it to another server."""
 
 
 class Chat(Answering, tag=True, kw_only=True):
@@ -149,12 +149,12 @@ class Chat(Answering, tag=True, kw_only=True):
     tools: list[FunctionTool] = []
     tool_choice: Literal["none", "auto", "required"] = "auto"
     tool_name: str | None = None
-    """The one function that must be called; tool_choice is "required" then."""
+    """Function that must be called; tool_choice is "required" then."""
     parallel_tool_calls: bool = True
     template_options: dict[str, Any] = {}
     """Variables for the chat template."""
     continues: bool = False
-    """True if the last message is the beginning of the answer, which continues it."""
+    """True if the last message is the start of the response, which continues it."""
 
 
 class Complete(Answering, tag=True, kw_only=True):
@@ -162,11 +162,11 @@ class Complete(Answering, tag=True, kw_only=True):
 
     prompt: str | list[int]
     echo: bool = False
-    """True if the answer begins with the prompt."""
+    """True if the response starts with the prompt."""
 
 
 def form_param(request: Answering) -> str:
-    """Return the request's field that asks for a form, or for a call, which is one too."""
+    """Return the request's field that requires a form, or a call, which is a form too."""
     match request.form:
         case Regex():
             return "regex"
@@ -187,7 +187,7 @@ class Tokenize(msgspec.Struct, tag=True):
     chat: Chat | None = None
     """The conversation, with its tools and template variables."""
     special: bool = True
-    """True if the tokens that begin and end a text are added, and special tokens in it are read as such."""
+    """True if the tokens that start and end a text are added, and special tokens in it are recognized."""
 
 
 class Detokenize(msgspec.Struct, tag=True):

@@ -1,4 +1,4 @@
-"""Requests that go on to another server as they came, and its reply as it stands."""
+"""Requests that are forwarded to another server unchanged, and its unchanged reply."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import msgspec
 
 
 class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of a client, in a form."""
+    """Client's file, in a form."""
 
     path: str
     """Path of its content on this machine."""
     name: str
-    """The client's name for it, which no path is made of."""
+    """Client's name for the file, which is never used as a path."""
     content_type: str
 
 
 class Forward(msgspec.Struct, tag=True, kw_only=True):
-    """Send this body to another server, and return its reply as it stands."""
+    """Send this body to another server, and return its reply unchanged."""
 
     id: int
     path: str
-    """Below the API's base, as in "/audio/speech"."""
+    """Path below the API's base, such as "/audio/speech"."""
     body: dict[str, Any]
-    """The JSON object to send, or the fields of a form if there is a file. The engine sets its `model`."""
+    """JSON object to send, or the fields of a form if there is a file. The engine sets its `model`."""
     file: Upload | None = None
 
 
 class ForwardedHead(msgspec.Struct, tag=True):
-    """The beginning of the reply to Forward."""
+    """Start of the reply to Forward."""
 
     id: int
     content_type: str
@@ -38,7 +38,7 @@ class ForwardedHead(msgspec.Struct, tag=True):
 
 
 class ForwardedData(msgspec.Struct, tag=True):
-    """The next bytes of the reply to Forward."""
+    """Next bytes of the reply to Forward."""
 
     id: int
     data: bytes

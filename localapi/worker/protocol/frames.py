@@ -1,4 +1,4 @@
-"""All messages of the protocol, and how they are framed.
+"""All messages of the protocol, and their framing.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of msgpack.
 """
@@ -34,13 +34,13 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 
 
 class Cancel(msgspec.Struct, tag=True):
-    """Server to worker: the request is no longer wanted. A step follows, without an event for it."""
+    """Server to worker: the request was cancelled. A step follows, without an event for it."""
 
     id: int
 
 
 class Awaiting(msgspec.Struct, tag=True, kw_only=True):
-    """Progress of a request on another server, before its answer begins."""
+    """Progress of a request on another server, before its response begins."""
 
     id: int
     at: str
@@ -54,13 +54,13 @@ class Awaiting(msgspec.Struct, tag=True, kw_only=True):
 
 
 class ComesWhole(msgspec.Struct, tag=True):
-    """Another server works on the request, and says nothing before its reply is complete."""
+    """Another server works on the request, and sends nothing before its reply is complete."""
 
     id: int
 
 
 class Failed(msgspec.Struct, tag=True):
-    """The request ended without an answer; nothing follows for this id."""
+    """The request ended without a response; nothing follows for this id."""
 
     id: int
     kind: Literal["invalid_request", "context_length_exceeded", "generation_failed"]
@@ -69,29 +69,29 @@ class Failed(msgspec.Struct, tag=True):
 
 
 Preliminary = Prefill | Awaiting | ComesWhole | Listening | Relaxed
-"""Events that come before an answer, and are no part of it."""
+"""Events that precede a response, and are not part of it."""
 Event = (
     Prefill | Awaiting | ComesWhole | Listening | Relaxed | Delta | ToolStart | ToolArguments | Ended | Finished
     | TokenizedText | DetokenizedText | Sound | WordTimes | Spoken | Heard | Transcribed | Embedded | Ranked | Failed
     | Addition | ForwardedHead | ForwardedData | ForwardedEnd
 )  # fmt: skip
 Last = Finished | TokenizedText | DetokenizedText | Spoken | Transcribed | Embedded | Ranked | ForwardedEnd | Failed
-"""After one of these nothing follows for the id."""
+"""Events after which nothing follows for the id."""
 
 
 class Speculated(msgspec.Struct, frozen=True):
-    """Number of tokens that were computed together with the one before, since the model was loaded."""
+    """Tokens computed together with the previous one, since the model was loaded."""
 
     forced: int = 0
-    """Tokens that a grammar left no choice about."""
+    """Tokens forced by a grammar."""
     proposed: int = 0
-    """Tokens that were guessed, and checked by the model."""
+    """Guessed tokens that the model checked."""
     accepted: int = 0
-    """Guessed tokens that the model has confirmed."""
+    """Guessed tokens that the model confirmed."""
 
 
 class Step(msgspec.Struct, tag=True):
-    """Worker to server: the events of one decode step, for all requests. Without events it is a sign of life."""
+    """Worker to server: the events of one decode step, for all requests. Without events, it is a sign of life."""
 
     events: list[Event]
     device_bytes: int = 0
@@ -99,9 +99,9 @@ class Step(msgspec.Struct, tag=True):
     waiting: int = 0
     """Requests that have not been started, because the batch or the memory for conversations is full."""
     tokens: int = 0
-    """Tokens generated since the model was loaded, in all answers."""
+    """Tokens generated since the model was loaded, in all responses."""
     speculated: Speculated | None = None
-    """None if the engine computes one token of an answer after the other."""
+    """Speculated tokens; None if the engine computes one token at a time."""
 
 
 Request = TextRequest | Speak | Transcribe | VectorRequest | Forward

@@ -1,4 +1,4 @@
-"""Loading a model: what the server asks for, the progress of it, and what is known once the model is ready."""
+"""Loading a model: the server's request, the progress, and the facts that are known once the model is ready."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from localapi.worker.protocol.capabilities import Capabilities
 
 
 class Rank(msgspec.Struct, frozen=True):
-    """A worker's place among those that hold one model together. Rank 0 decides, the others follow."""
+    """Worker's place among the ranks that hold one model. Rank 0 decides, the others follow."""
 
     number: int
     addresses: list[str]
     """Addresses at which the ranks listen for each other: "127.0.0.1:4000"."""
     plans: str
-    """Address at which rank 0 listens for the connections over which it sends its plans."""
+    """Address on which rank 0 listens for the connections over which it sends its plans."""
     secret: bytes
     """Secret that a rank must show on such a connection."""
     own_gpus: int | None = None
-    """GPUs that a cluster gave to each rank; None: the ranks share those of their machine."""
+    """GPUs that a cluster assigned to each rank; None if the ranks share those of their machine."""
 
 
 class LoadModel(msgspec.Struct, tag=True):
@@ -31,14 +31,14 @@ class LoadModel(msgspec.Struct, tag=True):
     options: dict[str, Any]
     """The entry's identity as the backend's options: plain values, with absolute paths."""
     rank: Rank | None = None
-    """None: this worker holds the whole model."""
+    """Worker's rank; None if it holds the whole model."""
 
 
 class Voice(msgspec.Struct, frozen=True):
     """A voice of a speech engine."""
 
     id: str
-    """The name in requests."""
+    """Name in requests."""
     name: str = ""
     """Display name, if it differs from the id."""
     language: str = ""
@@ -46,11 +46,11 @@ class Voice(msgspec.Struct, frozen=True):
 
 
 AWAITING_RANKS = "waiting for the other ranks"
-"""The phase of a load in which a rank can do nothing until all others have come as far."""
+"""Phase of a load in which a rank can do nothing until all others have come as far."""
 
 
 AWAITING_ROOM = "waiting for room on the cluster"
-"""The phase of a load in which it goes on only if others give back what they have of the cluster."""
+"""Phase of a load that continues only if others release resources of the cluster."""
 
 
 class Loading(msgspec.Struct, tag=True):
@@ -74,17 +74,17 @@ class Loaded(msgspec.Struct, tag=True):
     """Worker to server: the model is ready."""
 
     context_length: int | None = None
-    """Tokens of prompt and answer together; None if the model does not state it."""
+    """Tokens of prompt and response together; None if the model does not state it."""
     notes: list[str] = []
     """Notes for users about how this model runs ("no chat template ...")."""
     batched: bool = True
     """True if requests are answered together, False if one after the other."""
     voices: list[Voice] | None = None
-    """The voices of a speech model; None if only the model knows them, or there is no choice."""
+    """Voices of a speech model; None if only the model knows them, or there is no choice."""
     dimensions: int | None = None
     """Length of the vectors of an embedding model."""
     takes: list[str] | None = None
-    """The backend's further request fields that this model uses; None: all of them."""
+    """Backend's further request fields that this model supports; None for all of them."""
     capabilities: Capabilities = Capabilities()
     device_bytes: int = 0
     """Memory of an accelerator, as in Step."""
@@ -95,4 +95,4 @@ class LoadRefused(msgspec.Struct, tag=True):
 
     message: str
     port_taken: bool = False
-    """True if another process listens at the address where this rank should: other ports will do."""
+    """True if another process listens on this rank's address, so that other ports may work."""

@@ -1,4 +1,4 @@
-"""Requests to speech models, and the sound that they answer with."""
+"""Requests to speech models, and the audio that they return."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 PHONEMES = ("\ue000", "\ue001")
-"""Characters around IPA phonemes in a text, for engines that read them. Texts of clients hold neither."""
+"""Characters around IPA phonemes in a text, for engines that read them. Clients' texts contain neither."""
 
 
 class Speak(msgspec.Struct, tag=True, kw_only=True):
@@ -15,30 +15,30 @@ class Speak(msgspec.Struct, tag=True, kw_only=True):
 
     id: int
     segments: list[str]
-    """The text, split at natural pauses: one segment is heard while the next is generated."""
+    """Text, split at natural pauses: one segment is played while the next is generated."""
     voice: str | None = None
-    """The engine's own name of the voice; None: its default."""
+    """Engine's own name of the voice; None for its default."""
     speed: float = 1.0
-    """1 for engines without a speed of their own: the server changes the tempo of their sound."""
+    """Speed; 1 for engines without a speed of their own, whose audio the server changes in tempo."""
     options: dict[str, Any] = {}
     """Further fields of the request, by the backend's names (`ref_audio` as the bytes of an audio file)."""
     times: bool = False
-    """True if the times of words are wanted."""
+    """True if the times of words are requested."""
 
 
 class Sound(msgspec.Struct, tag=True):
-    """The next sound of a segment. A segment may consist of several."""
+    """Next audio of a segment. A segment may consist of several."""
 
     id: int
     segment: int
-    """Numbers the request's segments from 0. A segment without sound is left out."""
+    """Number of the segment in the request, from 0. A segment without audio is skipped."""
     pcm: bytes
     """16-bit little-endian mono samples."""
     sample_rate_hz: int
 
 
 class WordTime(msgspec.Struct):
-    """The time of a spoken word."""
+    """Time of a spoken word."""
 
     text: str
     start_seconds: float
@@ -46,7 +46,7 @@ class WordTime(msgspec.Struct):
 
 
 class WordTimes(msgspec.Struct, tag=True):
-    """The times of a segment's words, in seconds from the segment's first sample."""
+    """Times of a segment's words, in seconds from the segment's first sample."""
 
     id: int
     segment: int

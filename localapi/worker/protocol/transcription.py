@@ -1,4 +1,4 @@
-"""Requests to transcription models, and the text that they answer with."""
+"""Requests to transcription models, and the text that they return."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ class Transcribe(msgspec.Struct, tag=True, kw_only=True):
     path: str
     """An audio or video file on this machine. The server deletes it after the request."""
     max_seconds: float
-    """A longer file is refused."""
+    """Maximum length; a longer file is refused."""
     language: str | None = None
-    """Language of the sound, as a code of ISO 639: "en"; None: the engine finds out."""
+    """Spoken language, as an ISO 639 code such as "en"; None to detect it."""
     prompt: str | None = None
-    """Text that shows the engine names and style."""
+    """Example text that shows names and style to the engine."""
     temperature: float | None = None
-    """None: the engine's default."""
+    """Temperature; None for the engine's default."""
     translate: bool = False
-    """True if the text is wanted in English, whatever the language of the sound."""
+    """True to translate into English, whatever the spoken language."""
     words: bool = False
-    """True if the times of words are wanted."""
+    """True if the times of words are requested."""
 
 
 class Listening(msgspec.Struct, tag=True):
-    """The progress of a transcription."""
+    """Progress of a transcription."""
 
     id: int
     done_seconds: float
     total_seconds: float
-    """0 if the file does not state its length."""
+    """Length of the file; 0 if the file does not state it."""
 
 
 class TranscriptSegment(msgspec.Struct, kw_only=True):
@@ -43,7 +43,7 @@ class TranscriptSegment(msgspec.Struct, kw_only=True):
     end_seconds: float
     text: str
     words: list[WordTime] = []
-    """Present if the request asks for them."""
+    """Words, if the request asks for them."""
     tokens: list[int] = []
     temperature: float = 0.0
     avg_logprob: float = 0.0
@@ -54,7 +54,7 @@ class TranscriptSegment(msgspec.Struct, kw_only=True):
 
 
 class Heard(msgspec.Struct, tag=True):
-    """The next segments of a transcript."""
+    """Next segments of a transcript."""
 
     id: int
     segments: list[TranscriptSegment]
@@ -65,6 +65,6 @@ class Transcribed(msgspec.Struct, tag=True):
 
     id: int
     seconds: float
-    """Length of the sound."""
+    """Length of the audio."""
     language: str | None = None
     """Language, as in Transcribe; None if the engine does not report it."""

@@ -10,11 +10,11 @@ class Embed(msgspec.Struct, tag=True, kw_only=True):
 
     id: int
     inputs: list[str | list[int]]
-    """Texts, or the model's tokens, which are taken as they are."""
+    """Texts, or the model's tokens, which are used unchanged."""
     dimensions: int | None = None
-    """Length of the vectors; None: the model's own."""
+    """Length of the vectors; None for the model's own."""
     truncate: bool = False
-    """True if the end of a text that is too long is dropped; otherwise such a text is refused."""
+    """True to truncate texts that are too long; otherwise they are refused."""
     input_type: str | None = None
     """Type of the texts, for an engine that has its own prefixes: a model on another server."""
 
@@ -30,7 +30,7 @@ class Rerank(msgspec.Struct, tag=True, kw_only=True):
 
 
 class Embedded(msgspec.Struct, tag=True):
-    """The reply to Embed; nothing follows for this id."""
+    """Reply to Embed; nothing follows for this id."""
 
     id: int
     vectors: list[bytes]
@@ -38,11 +38,11 @@ class Embedded(msgspec.Struct, tag=True):
     tokens: int
     """Tokens of all inputs, without those that were dropped."""
     truncated: list[int] = []
-    """Indices of the inputs whose end was dropped."""
+    """Indices of the inputs that were truncated."""
 
 
 class Ranked(msgspec.Struct, tag=True):
-    """The reply to Rerank; nothing follows for this id."""
+    """Reply to Rerank; nothing follows for this id."""
 
     id: int
     scores: list[float]

@@ -1,1 +1,1 @@
-"""Transcription: sound to text."""
+"""Transcription: speech to text."""

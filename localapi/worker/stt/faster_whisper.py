@@ -1,4 +1,4 @@
-"""Whisper by faster-whisper and CTranslate2, on the processor. It runs in its own environment."""
+"""Whisper by faster-whisper and CTranslate2, on the CPU, in its own environment."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from localapi.worker.turns import RequestRefused
 
 PATTERNS: Final = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
 SURE: Final = 0.5
-"""Probability from which on a language counts as found."""
+"""Probability above which a language counts as detected."""
 CONTEXT_SAMPLES: Final = 64
-"""Samples of the block before, which Silero's network is given with each."""
+"""Samples of the previous block, which Silero's network gets with each block."""
 LEAST_SECONDS: Final = 0.5
-"""Speech at the end of a piece, after the last segment, that is worth hearing: ends of segments are not exact."""
+"""Shortest speech after the last segment of a piece that is worth processing, because ends of segments are not exact.
+"""
 MEMORY: Final = 128
-"""Size of what it remembers."""
+"""Size of the detector's state."""
 _NATIVE_CALLS: Final = frozenset({"encode", "generate", "detect_language", "align"})
 
 
@@ -35,7 +36,8 @@ def load(options: dict[str, Any], host: Host) -> FasterWhisper:
     if not (folder / "model.bin").is_file():
         found = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "an empty folder"
         raise CannotLoad(
-            f"{folder} holds no model.bin; found: {found}. faster-whisper needs a model in CTranslate2's format, such "
+            f"{folder} contains no model.bin; found: {found}. faster-whisper needs a model in CTranslate2's "
+            f"format, such "
             "as Systran/faster-whisper-small."
         )
     host.report(Loading(phase="reading weights"))
@@ -51,7 +53,7 @@ def _model(folder: Path, options: dict[str, Any]) -> Any:
             cpu_threads=options.get("threads") or 0,
             local_files_only=True,
         )
-    except Exception as error:  # CTranslate2's are of no particular class
+    except Exception as error:  # CTranslate2's errors have no particular class
         raise CannotLoad(f"faster-whisper cannot load the model in {folder}: {first_line(error)}.") from error
 
 
@@ -64,9 +66,9 @@ class FasterWhisper(Transcribing):
         self._beam_size = options.get("beam_size") or 5
         self._cancelled = cancelled
         self._running = 0
-        """Number of the request that is being heard."""
+        """Number of the request that is being transcribed."""
         self._piece: Piece | None = None
-        """The piece that is being heard, once a segment of it is there, and where the last segment ends."""
+        """Piece that is being transcribed, once it has a segment, and where the last segment ends."""
         self._heard_seconds = 0.0
         whisper.model = _Watched(whisper.model, self._before_call)
         self.loaded = Loaded(batched=False)
@@ -75,7 +77,7 @@ class FasterWhisper(Transcribing):
         self._running = request.id
         self._piece, self._heard_seconds = None, 0.0
         settings: dict[str, Any] = {}
-        if request.temperature:  # 0: it is raised only if the text is bad, as by default
+        if request.temperature:  # 0 is raised only if the text is bad, as by default
             settings["temperature"] = request.temperature
         heard, about = self._whisper.transcribe(
             samples(piece),
@@ -105,7 +107,7 @@ class FasterWhisper(Transcribing):
             raise RequestRefused("file", "The request was cancelled.")
         if name != "encode" or self._piece is None:
             return
-        # faster-whisper goes on where the last segment ends, and takes as long for what is left as for a whole piece.
+        # faster-whisper continues where the last segment ends, and takes as long for the rest as for a whole piece.
         left = self._piece.seconds - self._heard_seconds
         if left - self._piece.silence_seconds < LEAST_SECONDS:
             raise _Enough(None)
@@ -114,7 +116,7 @@ class FasterWhisper(Transcribing):
 
 
 class Silero:
-    """Silero's detector of speech, which the package carries, with what it remembers of the sound before."""
+    """Silero's speech detector, which the package includes, with its state."""
 
     def __init__(self) -> None:
         self._session = get_vad_model().session
@@ -122,7 +124,7 @@ class Silero:
         self._before = np.zeros((1, CONTEXT_SAMPLES), np.float32)
 
     def __call__(self, pcm: bytes) -> list[float]:
-        """Return how likely somebody speaks in each block. Each is heard with the end of the one before it."""
+        """Return the probability of speech in each block. Each block is processed with the end of the previous one."""
         blocks = np.frombuffer(pcm, "<i2").astype(np.float32).reshape(-1, BLOCK_SAMPLES) / FULL_SCALE
         ends = blocks[:, -CONTEXT_SAMPLES:]
         heard = np.concatenate([np.concatenate([self._before, ends[:-1]]), blocks], axis=1)
@@ -133,7 +135,7 @@ class Silero:
 
 
 class _Enough(Exception):
-    """The rest of a piece need not be heard now. `heard_seconds`: as in Recognized."""
+    """The rest of a piece need not be processed now. `heard_seconds` is as in Recognized."""
 
     def __init__(self, heard_seconds: float | None) -> None:
         super().__init__()
@@ -141,7 +143,7 @@ class _Enough(Exception):
 
 
 class _Watched:
-    """CTranslate2's model. It calls a function before each of its long calls, which may raise."""
+    """CTranslate2's model, with a function that is called before each of its long calls, and may raise."""
 
     def __init__(self, model: Any, before_call: Callable[[str], None]) -> None:
         self._model = model

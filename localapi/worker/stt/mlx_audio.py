@@ -1,4 +1,4 @@
-"""Transcription on MLX with mlx-audio. Everything is done on the main thread, where MLX's arrays are computed."""
+"""Transcription on MLX with mlx-audio. Everything runs on the main thread, where MLX's arrays are computed."""
 
 from __future__ import annotations
 

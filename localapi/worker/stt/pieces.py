@@ -1,8 +1,8 @@
-"""Cut sound of any length into pieces that a model can hear at once, where nobody speaks.
+"""Split audio of any length at pauses into pieces that a model can process at once.
 
-Parts without speech are left out, also within a piece: they take time, and models invent words for them. A model takes
-as long for a short piece as for a long one, so a piece is filled as far as it can be. Knows samples, and nothing of
-files and models.
+Parts without speech are removed, even within a piece: they take time, and models hallucinate words for them. A model
+takes as long for a short piece as for a long one, so a piece is filled as far as possible. This module knows samples,
+but neither files nor models.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ import numpy as np
 
 SAMPLE_RATE_HZ: Final = 16_000
 BLOCK_SAMPLES: Final = 512
-"""Samples of a block: 32 ms, which is what Silero's detector hears at once."""
+"""Samples of a block: 32 ms, which is what Silero's detector processes at once."""
 BLOCK_BYTES: Final = 2 * BLOCK_SAMPLES
 BLOCK_SECONDS: Final = BLOCK_SAMPLES / SAMPLE_RATE_HZ
 
 LONGEST_BLOCKS: Final = int(30.0 / BLOCK_SECONDS)
-"""Length of a piece at most: Whisper hears 30 s."""
+"""Maximum length of a piece: Whisper processes 30 s."""
 FIRST_BLOCKS: Final = int(6.0 / BLOCK_SECONDS)
-"""Length from which the first piece of a long sound ends at the next pause, so that the first words come soon."""
+"""Length above which the first piece of a long file ends at the next pause, so that the first words come soon."""
 LONG_SECONDS: Final = 600.0
-"""Length of a sound from which on the time for another piece does not count."""
+"""Length of audio above which the time for an additional piece does not matter."""
 PAUSE_BLOCKS: Final = int(0.4 / BLOCK_SECONDS)
 LONG_PAUSE_BLOCKS: Final = int(20.0 / BLOCK_SECONDS)
-"""A pause that ends a piece of any length."""
+"""Length of a pause that ends a piece of any length."""
 MARGIN_BLOCKS: Final = int(0.3 / BLOCK_SECONDS)
-"""Length of a pause that is kept after speech and before it."""
+"""Length of pause that is kept after speech and before it."""
 MARGIN_SECONDS: Final = MARGIN_BLOCKS * BLOCK_SECONDS
 SEARCHED_BLOCKS: Final = int(10.0 / BLOCK_SECONDS)
-"""Length at the end of a full piece, in which it is cut: at the last pause, or else at the quietest place. So much
-may be deferred: with what follows the cut, it is shorter than a full piece."""
+"""Length of the end of a full piece in which it is split: at the last pause, otherwise at the quietest place. This much
+may be deferred, because together with what follows, it is shorter than a full piece."""
 SPEECH: Final = 0.4
-"""Probability from which on a block counts as speech. Silence has 0.001."""
+"""Probability above which a block counts as speech. Silence has 0.001."""
 
 HEARD_BYTES: Final = 32 * BLOCK_BYTES
-"""Sound that a detector hears at once: a second. Block by block, it takes several times as long."""
+"""Audio that a detector processes at once: a second. Block by block, it takes several times as long."""
 
 Detector = Callable[[bytes], Sequence[float]]
-"""Returns how likely somebody speaks in each block of a sound, from 0 to 1."""
+"""Function that returns the probability of speech in each block of audio."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Silence that was left out of a piece."""
+    """Silence that was removed from a piece."""
 
     at_seconds: float
     """Place in the piece."""
@@ -56,20 +56,20 @@ class Gap:
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of the sound."""
+    """Part of the audio."""
 
     start_seconds: float
     pcm: bytes
     """16-bit mono samples."""
     gaps: tuple[Gap, ...] = ()
     silence_seconds: float = 0.0
-    """Length of the part at its end in which nobody speaks."""
+    """Length of the part at its end without speech."""
     deferrable_seconds: float = 0.0
-    """Length of the part at its end that may be heard with the next piece instead."""
+    """Length of the part at its end that may be processed with the next piece instead."""
 
     @property
     def seconds(self) -> float:
-        """Return the length of what is heard."""
+        """Length of the audio to process."""
         return len(self.pcm) / 2 / SAMPLE_RATE_HZ
 
     @property
@@ -77,9 +77,9 @@ class Piece:
         return self.start_seconds + self.seconds + sum(gap.seconds for gap in self.gaps)
 
     def start_of(self, seconds: float) -> float:
-        """Return the place in the whole sound of something that begins at a second of the piece.
+        """Return the place in the whole audio of something that starts at a second of the piece.
 
-        Nobody speaks close to a gap. What begins a little before one is what is said after it.
+        There is no speech close to a gap. What starts shortly before a gap was spoken after it.
         """
         at, left_out = seconds, 0.0
         for gap in self.gaps:
@@ -88,7 +88,7 @@ class Piece:
         return self.start_seconds + at + left_out
 
     def end_of(self, seconds: float) -> float:
-        """Return the same of something that ends there. What ends a little after a gap was said before it."""
+        """Return the place of something that ends there. What ends shortly after a gap was spoken before it."""
         at, left_out = seconds, 0.0
         for gap in self.gaps:
             if seconds > gap.at_seconds + MARGIN_SECONDS:
@@ -100,25 +100,25 @@ class Piece:
 
 
 class Cutter:
-    """Cuts the sound of one file. It keeps two pieces at most."""
+    """Splitter of one file's audio. It keeps at most two pieces."""
 
     def __init__(self, detector: Detector, *, keeps_all: bool = False) -> None:
-        """`keeps_all`: also parts without speech become pieces."""
+        """Create a splitter. If `keeps_all`, parts without speech become pieces too."""
         self._detector = detector
         self._keeps_all = keeps_all
         self._rest = b""
-        """Sound that is no whole block yet."""
+        """Audio that does not fill a block yet."""
         self._pcm = bytearray()
         self._likely: list[float] = []
-        """Probability of speech in each block that is kept."""
+        """Probability of speech in each kept block."""
         self._numbers: list[int] = []
-        """Places of these blocks in the whole sound."""
+        """Places of these blocks in the whole audio."""
         self._latest: tuple[bytes, list[float], list[int]] = (b"", [], [])
-        """The same of the latest piece."""
+        """Places of the blocks of the latest piece."""
         self._pause = 0
-        """Blocks without speech at the end of what is kept."""
+        """Number of kept blocks without speech at the end."""
         self._silence = 0
-        """The same, with those that were left out."""
+        """Number of blocks without speech at the end, including removed ones."""
         self._blocks = 0
         self._bytes = 0
         self.hurries = False
@@ -126,11 +126,11 @@ class Cutter:
 
     @property
     def seconds(self) -> float:
-        """Length of the sound received so far."""
+        """Length of the audio received so far."""
         return self._bytes / 2 / SAMPLE_RATE_HZ
 
     def feed(self, pcm: bytes) -> Iterator[Piece]:
-        """Yield the pieces that are complete."""
+        """Yield the complete pieces."""
         self._bytes += len(pcm)
         data = self._rest + pcm if self._rest else pcm
         whole = len(data) - len(data) % HEARD_BYTES
@@ -148,7 +148,7 @@ class Cutter:
                 yield piece
 
     def finish(self) -> Iterator[Piece]:
-        """Yield the last piece, if somebody speaks in it."""
+        """Yield the last piece, if it contains speech."""
         rest, self._rest = self._rest, b""
         missing = -len(rest) % BLOCK_BYTES
         if rest:
@@ -156,15 +156,15 @@ class Cutter:
         if self._has_speech:
             silence = 0 if self._keeps_all else max(0, self._pause - MARGIN_BLOCKS)
             piece = self._taken(len(self._likely) - silence)
-            # The last block was filled up with silence, which is no part of the file.
+            # The last block was filled up with silence, which is not part of the file.
             missing = 0 if self._likely else missing
             yield replace(piece, pcm=piece.pcm[: len(piece.pcm) - missing])
 
     def defer(self, seconds: float) -> None:
-        """Put the latest piece's sound from this second on before what follows it.
+        """Put the latest piece's audio from this second on before what follows it.
 
-        A model may leave out the last sentence of a piece, and has to hear it again. As a piece of its own, that would
-        take as long as a whole one.
+        A model may omit the last sentence of a piece, which must then be processed again. As a piece of its own, it
+        would take as long as a whole one.
         """
         pcm, likely, numbers = self._latest
         first = int(seconds / BLOCK_SECONDS)
@@ -200,7 +200,7 @@ class Cutter:
         return None
 
     def _best_cut(self) -> int:
-        """Return the block at which to cut: in the middle of the last pause, or of the three least likely blocks."""
+        """Return the block at which to split: in the middle of the last pause, or of the three least likely blocks."""
         first = len(self._likely) - SEARCHED_BLOCKS
         pause = 0
         for at in range(len(self._likely) - 1, first - 1, -1):
@@ -211,14 +211,14 @@ class Cutter:
         return first + int(np.argmin(sums)) + 1
 
     def _leave_out(self, index: int) -> None:
-        """Leave out a block of a pause, whose beginning and end are kept."""
+        """Remove a block of a pause, whose start and end are kept."""
         del self._pcm[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
         del self._likely[index]
         del self._numbers[index]
         self._pause -= 1
 
     def _taken(self, count: int) -> Piece:
-        """Take so many blocks off the beginning, as a piece."""
+        """Remove this many blocks from the start, as a piece."""
         numbers = self._numbers[:count]
         gaps = []
         for at, (before, after) in enumerate(pairwise(numbers), 1):
@@ -233,7 +233,7 @@ class Cutter:
         return piece
 
     def _silence_before(self, count: int) -> int:
-        """Return the number of blocks without speech at the end of so many."""
+        """Return the number of blocks without speech at the end of this many."""
         spoken = (at for at in range(count, 0, -1) if self._likely[at - 1] >= SPEECH)
         return count - next(spoken, 0)
 
@@ -246,7 +246,7 @@ class Cutter:
 
 
 def loudness(pcm: bytes) -> Sequence[float]:
-    """Return how loud each block is, as a stand-in for a detector: 0 for silence, 0.5 for quiet speech, 1 at most."""
+    """Return the loudness of each block, in place of a detector: 0 for silence, 0.5 for quiet speech, 1 at most."""
     samples = np.frombuffer(pcm, "<i2").astype(np.float32).reshape(-1, BLOCK_SAMPLES)
     levels: list[float] = np.minimum(1.0, np.sqrt(np.mean(samples * samples, axis=1)) / 600).tolist()
     return levels

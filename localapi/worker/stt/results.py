@@ -11,11 +11,11 @@ from localapi.worker.protocol import Transcribe, TranscriptSegment, WordTime
 from localapi.worker.turns import RequestRefused
 
 NO_LANGUAGES: Final = frozenset({"", "auto", "none", "nospeech", "unknown"})
-"""Words that results have in place of a language."""
+"""Words that results contain in place of a language."""
 
 
 def arguments_of(generate: Callable[..., Any], request: Transcribe, language: str | None) -> dict[str, Any]:
-    """Return the arguments for a request, of those that a model's `generate` has. Raise RequestRefused."""
+    """Return the arguments for a request, limited to those of the model's `generate`. Raise RequestRefused."""
     taken = inspect.signature(generate).parameters
     arguments: dict[str, Any] = {}
     if language is not None and "language" in taken:
@@ -29,7 +29,7 @@ def arguments_of(generate: Callable[..., Any], request: Transcribe, language: st
             arguments["target_lang"] = "en"
         else:
             raise RequestRefused("model", "This model does not translate. Use POST /v1/audio/transcriptions.")
-    if request.temperature and "temperature" in taken:  # 0: it is raised only if the text is bad, as by default
+    if request.temperature and "temperature" in taken:  # 0 is raised only if the text is bad, as by default
         arguments["temperature"] = request.temperature
     for name in ("initial_prompt", "system_prompt", "context"):
         if request.prompt is not None and name in taken:
@@ -41,9 +41,9 @@ def arguments_of(generate: Callable[..., Any], request: Transcribe, language: st
 
 
 def languages_of(model: Any) -> dict[str, str]:
-    """Return what a model calls the languages that it knows, by their codes; empty if it does not report them.
+    """Return the model's names of the languages that it knows, by code; empty if it does not report them.
 
-    Whisper would write gibberish for a language that it has no token for. Qwen3-ASR wants names instead of codes.
+    Whisper would generate gibberish for a language that it has no token for. Qwen3-ASR expects names instead of codes.
     """
     if hasattr(model, "get_tokenizer") and hasattr(model, "is_multilingual"):
         tokenizer = model.get_tokenizer()  # raises ValueError if the folder has none
@@ -89,7 +89,7 @@ def _segment(part: Any, seconds: float) -> TranscriptSegment:
 
 
 def _words(part: Any, seconds: float) -> list[WordTime]:
-    """Return when the words of a segment are spoken: as it reports, or from its tokens. A word may have several."""
+    """Return the times of a segment's words, as reported, or from its tokens. A word may have several tokens."""
     words: list[WordTime] = []
     for each in _field(part, "words") or ():
         text = _field(each, "word") or _field(each, "text") or ""

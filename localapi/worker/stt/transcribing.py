@@ -1,4 +1,4 @@
-"""Transcribe files: decode them bit by bit, cut them into pieces, have a model transcribe each, and check the result.
+"""Transcribe files: decode them gradually, split them into pieces, transcribe each, and check the result.
 
 Memory does not grow with the file: at most one piece of it is kept.
 """
@@ -28,36 +28,37 @@ from localapi.worker.stt.pieces import LONG_SECONDS, SAMPLE_RATE_HZ, Cutter, Det
 from localapi.worker.turns import Pieces, RequestRefused, TurnTaking
 
 REPORT_SECONDS: Final = 20.0
-"""Length of sound that may be decoded without a sign of life."""
+"""Length of audio that may be decoded without a sign of life."""
 WITHOUT_SPACES: Final = frozenset({"ja", "km", "lo", "my", "th", "yue", "zh"})
-"""Languages in which no space is between two sentences."""
+"""Languages without spaces between sentences."""
 FULL_SCALE: Final = 32768.0
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """Speech recognised in a piece. Times are in seconds of the piece."""
+    """Speech recognized in a piece. Times are in seconds of the piece."""
 
     segments: Sequence[TranscriptSegment]
     language: str | None = None
-    """None if the model does not report it, or is not sure."""
+    """Language; None if the model does not report it, or is not sure."""
     heard_seconds: float | None = None
-    """Part of the piece that was heard. The rest, at most what is deferrable, is heard with the next one. None: all."""
+    """Part of the piece that was processed. The rest, at most the deferrable part, is processed with the next one. None
+    for all."""
 
 
 class Transcribing(TurnTaking[Transcribe]):
-    """The part of a model that knows files. A subclass hears pieces."""
+    """Part of a model that knows files. A subclass transcribes pieces."""
 
     task = "Transcription"
 
     def __init__(self, options: Mapping[str, Any], languages: Iterable[str] = ()) -> None:
-        """`languages`: codes of those that the model knows; none if it does not report them."""
+        """Create it with the codes of the languages that the model knows; none if it does not report them."""
         super().__init__()
         self._known_languages = frozenset(languages)
         self._skips_silence = bool(options.get("vad", True))
 
     def _recognized(self, piece: Piece, request: Transcribe, language: str | None) -> Recognized:
-        """Return the transcript of a piece. `language`: as asked, or as found in the pieces before."""
+        """Return the transcript of a piece. `language` is the requested one, or the one detected in earlier pieces."""
         raise NotImplementedError
 
     def _answer(self, request: Transcribe) -> Pieces:
@@ -99,19 +100,19 @@ class Transcribing(TurnTaking[Transcribe]):
     def _heard(
         self, piece: Piece, request: Transcribe, language: str | None
     ) -> tuple[list[Event], str | None, float | None]:
-        """Return the events for a piece, the language from here on, and how much was heard."""
+        """Return the events for a piece, the language from here on, and how much was processed."""
         recognized = self._recognized(piece, request, language)
         language = language or recognized.language
         segments = checked(recognized.segments, piece, language)
         return [Heard(request.id, segments)] if segments else [], language, recognized.heard_seconds
 
     def _detector(self) -> Detector:
-        """Return a detector of speech that has heard nothing yet. Without a better one, what is loud is speech."""
+        """Return a new speech detector. Without a better one, loud audio counts as speech."""
         return loudness
 
 
 def samples(piece: Piece) -> npt.NDArray[np.float32]:
-    """Return a piece's sound as numbers from -1 to 1."""
+    """Return a piece's audio as numbers from -1 to 1."""
     return np.frombuffer(piece.pcm, "<i2").astype(np.float32) / FULL_SCALE
 
 
@@ -148,7 +149,7 @@ def checked(segments: Sequence[TranscriptSegment], piece: Piece, language: str |
 
 
 def _placed(start: float, end: float, piece: Piece, earliest: float) -> tuple[float, float]:
-    """Return a time of a piece as one of the file, not before `earliest`, which is in the piece."""
+    """Return a time of a piece as one of the file, not before `earliest`, which is a time of the piece."""
     last = piece.end_seconds
     begun = piece.start_of(start) if math.isfinite(start) else earliest
     ended = piece.end_of(end) if math.isfinite(end) else last

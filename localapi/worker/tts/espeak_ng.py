@@ -24,7 +24,7 @@ _UTF_8_AND_PAUSE_AT_THE_END = 1 | 0x1000
 _LIST_ENDS, _WORD, _CLAUSE_ENDS = 0, 1, 5
 _RATE, _PITCH = 1, 3
 _SILENCE = 30
-"""Samples up to this level, of 32,767, are a pause."""
+"""Level, of 32,767, below which samples are a pause."""
 
 
 class _EventId(ctypes.Union):
@@ -50,12 +50,12 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class EspeakSpeech:
-    """A text as speech."""
+    """Spoken text."""
 
     pcm: bytes
     """16-bit little-endian mono samples; empty if nothing of the text is spoken."""
     pieces: list[SpokenPiece]
-    """The words as espeak-ng counts them."""
+    """Words as espeak-ng counts them."""
 
 
 @cache
@@ -65,7 +65,10 @@ def library() -> Library:
 
 
 class Library:
-    """The initialised library. Use `library` to get it: the callback belongs to the instance that was created last."""
+    """Initialised library.
+
+    Use `library` to get it, because the callback belongs to the instance that was created last.
+    """
 
     def __init__(self) -> None:
         """Load and start the library. Raise CannotLoad."""
@@ -87,7 +90,7 @@ class Library:
         self.sample_rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT)
         if self.sample_rate_hz <= 0:
             raise CannotLoad(f"eSpeak NG cannot start with its data in {data} (a path of {len(data)} characters).")
-        self._callback = _Callback(self._heard)  # kept: the library holds no reference
+        self._callback = _Callback(self._heard)  # kept, because the library holds no reference
         self._library.espeak_SetSynthCallback(self._callback)
         self._voice = ""
         self._pcm: list[bytes] = []
@@ -97,7 +100,7 @@ class Library:
     def speak(self, text: str, voice: str, *, rate_wpm: int, pitch: int) -> EspeakSpeech:
         """Return a text as speech, about 600 times faster than real time.
 
-        `voice`: one of the data's files, optionally with a variant after a plus: "gmw/en-US+f3". Raise ValueError for
+        `voice` is one of the data's files, optionally with a variant after a plus: "gmw/en-US+f3". Raise ValueError for
         others.
         """
         if voice != self._voice:
@@ -119,7 +122,7 @@ class Library:
         return EspeakSpeech(pcm, self._pieces(pcm))
 
     def _heard(self, samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
-        """Collect a piece of sound and its events, as the library's callback."""
+        """Collect a piece of audio and its events, as the library's callback."""
         if samples and count > 0:
             self._pcm.append(ctypes.string_at(samples, 2 * count))
         index = 0
@@ -130,7 +133,7 @@ class Library:
         return 0
 
     def _pieces(self, pcm: bytes) -> list[SpokenPiece]:
-        """Return the words. Each ends with its sound, before the pause that may follow."""
+        """Return the words. Each ends with its sound, before any pause that follows."""
         loud = np.flatnonzero(np.abs(np.frombuffer(pcm, "<i2").astype(np.int32)) > _SILENCE)
         marks = [mark for mark in self._marks if mark[0] in (_WORD, _CLAUSE_ENDS)]
         pieces = []
@@ -189,7 +192,7 @@ class EspeakNg(Speaking):
     def _file(self, voice: str) -> str:
         """Return the library's name of a voice. Raise RequestRefused.
 
-        Unknown variants are refused, too, because the library would read any file.
+        Unknown variants are refused too, because the library would read any file.
         """
         language, plus, variant = voice.partition("+")
         file = self._files.get(language.lower())

@@ -26,10 +26,10 @@ MEANS: Mapping[str, tuple[str, ...]] = {
     "instruct_text": ("instruct_text", "instruct"),
     "source_audio": ("source_audio",),
 }
-"""The names of each field of a request in mlx-audio-plus or mlx-audio."""
+"""Names of each request field in mlx-audio-plus or mlx-audio."""
 
 COSYVOICE = frozenset({"cosyvoice2", "cosyvoice3"})
-"""They require ref_audio, although their signature does not, and ignore it after 30 seconds."""
+"""Architectures that require ref_audio, although their signature does not, and ignore it after 30 seconds."""
 COSYVOICE_SECONDS, MOST_SECONDS = 30, 120
 MOST_BYTES = 32 * 1024 * 1024
 
@@ -39,7 +39,7 @@ QUIET: Mapping[str, object] = {"verbose": False, "stt_model": None}
 
 @dataclass
 class GenerateCall:
-    """The arguments of a call of `generate`, except for the text."""
+    """Arguments for a call of `generate`, except the text."""
 
     arguments: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class GenerateCall:
 
 
 class Arguments:
-    """The arguments that one model's `generate` uses."""
+    """Arguments that one model's `generate` uses."""
 
     def __init__(self, generate: Callable[..., Any], architecture: str, sample_rate_hz: int) -> None:
         self._architecture = architecture
@@ -62,16 +62,16 @@ class Arguments:
         )
 
     def takes(self, name: str) -> bool:
-        """Return True if the argument makes a difference."""
+        """Return True if the argument has an effect."""
         return name in self._read
 
     @property
     def taken(self) -> list[str]:
-        """The fields of MEANS that make a difference."""
+        """Fields of MEANS that have an effect."""
         return sorted(field for field, names in MEANS.items() if any(map(self.takes, names)))
 
     def of(self, request: Speak) -> GenerateCall:
-        """Return what to call `generate` with.
+        """Return the arguments with which to call `generate`.
 
         Raise RequestRefused for what the model cannot use, unless the request asks to be warned, and for what it lacks.
         """
@@ -88,13 +88,13 @@ class Arguments:
         if request.voice is not None:
             if self.takes("voice"):
                 asked.arguments["voice"] = request.voice
-                if self._architecture == "kokoro":  # the name of its voices begins with that of their language
+                if self._architecture == "kokoro":  # the names of its voices begin with that of their language
                     asked.arguments["lang_code"] = request.voice[0]
             else:
                 unusable.append("voice")
         if unusable and not warn:
             raise RequestRefused(
-                unusable[0], f"This model ({self._architecture}) cannot honour '{unusable[0]}'. Remove it."
+                unusable[0], f"This model ({self._architecture}) does not support '{unusable[0]}'. Remove it."
             )
         asked.notes += [f"{param} has no effect on this model ({self._architecture})" for param in unusable]
         if self.needs_reference and "ref_audio" not in asked.arguments:

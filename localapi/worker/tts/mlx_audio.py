@@ -1,7 +1,7 @@
 """Speech on MLX with mlx-audio or mlx-audio-plus, whichever is in this environment.
 
-A model that streams is heard while it generates a segment. Everything is done on the main thread, because MLX's arrays
-are lazy and computed where they are read.
+Audio of a model that streams is sent while it generates a segment. Everything runs on the main thread, because MLX's
+arrays are lazy and computed where they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALWAYS = ("lang_code", "temperature", "max_tokens")
 
 
 def load(options: dict[str, Any], host: Host) -> MlxAudio:
-    """Return the model of an entry's options. `package`: which of the two packages is installed. Raise CannotLoad."""
+    """Return the model of an entry's options. `package` is the installed one of the two. Raise CannotLoad."""
     model = load_speech_model(options["package"], options["path"], options.get("revision"), host.report)
     return MlxAudio(model, options)
 
@@ -69,7 +69,7 @@ class MlxAudio(Speaking):
             yield None
 
     def _results(self, text: str, arguments: dict[str, Any], *, stream: bool) -> Generator[tuple[bytes, int]]:
-        """Yield the model's sound as PCM, with its rate in Hz."""
+        """Yield the model's audio as PCM, with its rate in Hz."""
         if stream:
             arguments = {**arguments, "stream": True}
         results = iter(self._model.generate(text, **arguments))
@@ -92,7 +92,7 @@ class MlxAudio(Speaking):
 
 
 def _pcm(audio: Any) -> bytes:
-    """Return computed sound as PCM. Several channels are mixed to one."""
+    """Return computed audio as PCM. Several channels are mixed to one."""
     if audio is None:
         return b""
     sound = np.array(audio.astype(mx.float32)) if isinstance(audio, mx.array) else np.asarray(audio)
@@ -111,7 +111,7 @@ def _trimmed(results: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]
 
 
 def _blamed(error: Exception, request: Speak) -> Exception:
-    """Return the error as a fault of the request if it mentions one of its fields, or a recording that it lacks."""
+    """Return the error as a fault of the request if it mentions one of its fields, or a missing recording."""
     said = " ".join(str(error).split())
     words = said.lower().replace("_", " ")
     given = list(request.options)

@@ -17,7 +17,7 @@ from localapi.worker.onnx_messages import FLOAT, INT64, ONNX
 
 _DRAWS: Final = "RandomNormalLike"
 _NUMBERS: Final = 262_139
-"""Size of the table (1 MB). A prime, so that rows of a sound do not repeat the same numbers."""
+"""Size of the table (1 MB). A prime, so that rows of audio do not repeat the same numbers."""
 _STEPS: Final = (7_919, 104_729, 15_485_863)
 """Distances between the positions for inputs whose sums differ by one, for each node in turn."""
 
@@ -30,9 +30,9 @@ def _parsed(model: bytes) -> Any:
 
 
 def with_end_of(operator: str, end: str, model: bytes) -> bytes:
-    """Return the model with an end of its one node of this operator as its last output, unless it has that already.
+    """Return the model with one end of its only node of this operator as its last output, unless it already has that.
 
-    `end`: "input" or "output". Raise ValueError if there is no such node, or several, or no model.
+    `end` is "input" or "output". Raise ValueError if there is no such node, or several, or no model.
     """
     whole = _parsed(model)
     nodes = [node for node in whole.graph.node if node.op_type == operator]

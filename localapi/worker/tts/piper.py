@@ -69,7 +69,7 @@ class Piper:
         return False
 
     def _speaker(self, name: str | None) -> int | None:
-        """Return the number of a speaker that is given by name or number. Raise LookupError."""
+        """Return the number of a speaker given by name or number. Raise LookupError."""
         wanted = self._options.get("speaker") if name is None else name
         if wanted is None:
             return None
@@ -81,7 +81,7 @@ class Piper:
 
 
 class SegmentJob:
-    """Synthesize one segment of a request, sentence by sentence. See `synthesis_pool.Job`."""
+    """Job that synthesizes one segment of a request, sentence by sentence. See `synthesis_pool.Job`."""
 
     def __init__(self, voice: PiperModel, settings: PiperSettings, request: Speak, index: int) -> None:
         self._voice = voice

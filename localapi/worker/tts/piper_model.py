@@ -1,6 +1,6 @@
-"""A loaded Piper voice: from text to phonemes, and from phonemes to sound. Knows no requests.
+"""A loaded Piper voice: from text to phonemes, and from phonemes to audio. This module knows no requests.
 
-The sound has the loudness that the voice was trained with. Piper normalises each sentence by default, so a whispered
+The audio has the loudness with which the voice was trained. Piper normalises each sentence by default, so a whispered
 sentence would be as loud as a cry. A sentence that would clip at full scale is made quieter as a whole.
 """
 
@@ -29,14 +29,14 @@ from localapi.worker.tts.onnx_graph import with_end_of, with_same_noise
 from localapi.worker.tts.word_times import WORD, SpokenPiece, paired
 
 MAX_PHONEMES = 1_000
-"""The longest sentence; longer ones are split at a space. The cost grows with the square of the length, so a text
-without a full stop could take all memory."""
+"""Maximum phonemes of a sentence; longer ones are split at a space. The cost grows with the square of the length, so a
+text without a full stop could take all memory."""
 FULL_SCALE = 32_767
 WARM_UP = "1"
 """A digit, which is spoken in every language."""
 FASTEST_VOICE = 2.0
-"""A phoneme takes at least one frame, which limits a voice's speed: at four times the speed nearly all phonemes would
-have the same length. Higher speeds are applied to the sound."""
+"""Maximum speed of a voice: a phoneme takes at least one frame, so at four times the speed nearly all phonemes would
+have the same length. Higher speeds are applied to the audio."""
 _OUTPUTS = 2
 """The sound and the frames of each phoneme. A third output has the frames before rounding up."""
 _ROUNDING = 1e-4
@@ -60,7 +60,7 @@ class SaidPhoneme:
 
 @dataclass(frozen=True)
 class PiperSettings:
-    """Parameters of the synthesis. None: the voice's default."""
+    """Parameters of the synthesis. None for the voice's default."""
 
     speaker: int | None = None
     noise_scale: float | None = None
@@ -69,7 +69,7 @@ class PiperSettings:
 
 @dataclass(frozen=True)
 class _Frames:
-    """The frames of each phoneme: whole numbers, and the values that they were rounded up from."""
+    """Frames of each phoneme: whole numbers, and the values that were rounded up."""
 
     whole: npt.NDArray[np.float32]
     exact: npt.NDArray[np.float32] | None = None
@@ -83,7 +83,7 @@ class _Frames:
 
     @property
     def ends(self) -> npt.NDArray[np.float64]:
-        """The end of each phoneme, as a share of the whole."""
+        """End of each phoneme, as a share of the whole."""
         ends = np.cumsum(self.whole.astype(np.float64))
         return np.asarray(ends / max(ends[-1], 1.0), np.float64)
 
@@ -94,7 +94,7 @@ class PiperSpeech:
 
     samples: Samples
     phonemes: list[SaidPhoneme] | None
-    """None if the voice does not report them, or nobody asked."""
+    """Phonemes; None if the voice does not report them, or they were not requested."""
 
 
 class PiperModel:
@@ -115,8 +115,8 @@ class PiperModel:
         self._one_core = PiperVoice(_session(path, threads=1), self.config, download_dir=path.parent)
         self._all_cores = self._one_core
         if cores() > 1:
-            # A second copy of the weights. With its own threads a session says one sentence sooner; without, several
-            # sentences take less of the processor together.
+            # A second copy of the weights. With its own threads, a session speaks one sentence sooner; without,
+            # several sentences together take less processor time.
             self._all_cores = PiperVoice(_session(path, threads=0), self.config, download_dir=path.parent)
         outputs = len(self._one_core.session.get_outputs())
         self.tells_phonemes = outputs > 1
@@ -137,7 +137,7 @@ class PiperModel:
             ) from error
 
     def sentences(self, text: str) -> Iterator[Phonemes]:
-        """Yield the sentences of a text that have something to say, as phonemes."""
+        """Yield the sentences of a text that contain something to say, as phonemes."""
         for sentence in self._read(plain(text)):
             if not any(map(str.isalnum, sentence)):
                 continue
@@ -151,10 +151,10 @@ class PiperModel:
     def say(
         self, phonemes: Phonemes, settings: PiperSettings, *, alone: bool, speed: float = 1.0, times: bool = False
     ) -> PiperSpeech:
-        """Synthesize one sentence. `alone`: all cores are free for it. Raise ValueError if the output is not a number.
+        """Synthesize one sentence. If `alone`, all cores are free for it.
 
-        It lasts exactly 1 / `speed` of its normal length. The voice is asked for a length that it can speak well, and
-        the rest of the speed is applied to its sound.
+        Raise ValueError if the output is not a number. The sentence lasts exactly 1 / `speed` of its normal length. The
+        voice is asked for a length that it can speak well, and the rest of the speed is applied to its audio.
         """
         voice = self._all_cores if alone else self._one_core
         ids = voice.phonemes_to_ids(phonemes)
@@ -177,7 +177,7 @@ class PiperModel:
     def pieces(self, text: str, said: list[SaidPhoneme]) -> Iterator[SpokenPiece]:
         """Yield where the words of a text are among its phonemes.
 
-        For this the words are read one by one, and both readings are compared: the voice says "of the" as one word.
+        For this, the words are read one by one, and both readings are compared: the voice speaks "of the" as one word.
         """
         text = plain(text)
         read = [
@@ -200,7 +200,7 @@ class PiperModel:
     def _run(
         self, session: onnxruntime.InferenceSession, ids: list[int], scale: float, settings: PiperSettings
     ) -> tuple[npt.NDArray[np.float32], _Frames | None]:
-        """Return the sound of phonemes, and the frames of each if the voice reports them."""
+        """Return the audio of phonemes, and the frames of each if the voice reports them."""
         config = self.config
         noise = config.noise_scale if settings.noise_scale is None else settings.noise_scale
         noise_w = config.noise_w_scale if settings.noise_w_scale is None else settings.noise_w_scale
@@ -237,7 +237,7 @@ def cores() -> int:
 def plain(text: str) -> str:
     """Return the text without what Piper would interpret as a command. Its length stays the same.
 
-    `[[` would begin phonemes, and a NUL character ends the text for espeak-ng.
+    `[[` would start phonemes, and a NUL character ends the text for espeak-ng.
     """
     return re.sub(r"\[(?=\[)", " ", text.replace("\0", " ")).encode("utf-8", "replace").decode()
 
@@ -245,7 +245,7 @@ def plain(text: str) -> str:
 def _session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     """Return a session of the model, with an output for the length of each phoneme, which files from the Hub lack.
 
-    `threads`: the number for one run; 0: one for each core. Raise CannotLoad.
+    `threads` is the number for one run; 0 for one per core. Raise CannotLoad.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

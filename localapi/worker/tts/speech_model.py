@@ -1,7 +1,7 @@
 """Load a speech model from an entry's path, or raise one clear error.
 
-This module knows files and how mlx-audio and mlx-audio-plus, which install the same module, load models. It knows
-nothing of requests.
+This module knows files and how mlx-audio and mlx-audio-plus, which install the same module, load models, but no
+requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from localapi.worker.own_code import refuse_own_code
 from localapi.worker.protocol import Loading, Voice
 
 VOICES = {".json", ".npy", ".npz", ".pt", ".safetensors", ".wav"}
-"""The suffixes of files in a model's folder `voices` that hold one voice each."""
+"""Suffixes of files in a model's folder `voices` that contain one voice each."""
 
 ARCHITECTURES = "mlx_audio.tts.models"
 CONVERTER = f"{ARCHITECTURES}.cosyvoice2.scripts.convert"
@@ -40,7 +40,7 @@ class SpeechModel:
     """Its name in the package: "soprano"."""
     sample_rate_hz: int
     voices: list[Voice] | None
-    """None if the folder has none."""
+    """Voices; None if the folder has none."""
 
 
 def load_speech_model(package: str, path: str, revision: str | None, report: Report) -> SpeechModel:
@@ -63,7 +63,7 @@ def load_speech_model(package: str, path: str, revision: str | None, report: Rep
 
 
 def leave_out_converter() -> None:
-    """Put an empty module in the place of CONVERTER."""
+    """Put an empty module in place of CONVERTER."""
     stand_in = ModuleType(CONVERTER)
     stand_in.convert_from_source = None  # type: ignore[attr-defined]
     sys.modules.setdefault(CONVERTER, stand_in)

@@ -1,7 +1,7 @@
-"""Synthesize several requests on several threads, by turns, and each request's sound in order.
+"""Synthesize several requests on several threads, in turns, and each request's audio in order.
 
 For models that compute outside the interpreter lock. A request is a list of jobs; a job is done in pieces, which cannot
-be interrupted. Idle threads take pieces from the requests by turns, and from each request the earliest one; the events
+be interrupted. Idle threads take pieces from the requests in turns, and from each request the earliest one; the events
 of a job wait until the jobs before it are done. This module knows nothing of speech.
 """
 
@@ -24,7 +24,7 @@ class Job(Protocol):
         """True if there are no more pieces."""
 
     def advance(self, *, alone: bool) -> list[Event]:
-        """Do one piece, on any thread. `alone`: nothing else runs meanwhile, so all cores are free for it."""
+        """Do one piece, on any thread. If `alone`, nothing else runs meanwhile, so all cores are free for it."""
 
 
 @dataclass(eq=False)
@@ -54,19 +54,19 @@ class _PooledRequest:
 
     @property
     def pieces(self) -> int:
-        """The number of threads that the request could use now."""
+        """Number of threads that the request could use now."""
         return sum(1 for _ in self.idle) + len(self.waiting)
 
 
 class SynthesisPool:
-    """The threads and their requests. Call its methods on the main thread."""
+    """Threads and their requests. Call its methods on the main thread."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
-        """`wake`: called on a thread of the pool when there are events."""
+        """Create a pool; `wake` is called on one of its threads when there are events."""
         self._wake = wake
         self._changed = threading.Condition()
         self._requests: deque[_PooledRequest] = deque()
-        """The requests in the order of their turns."""
+        """Requests in the order of their turns."""
         self._events: list[Event] = []
         self._running = 0
         self._alone = False
@@ -79,7 +79,7 @@ class SynthesisPool:
         return bool(self._events)
 
     def add(self, id: int, jobs: Iterable[Job], last: Event) -> None:  # noqa: A002  # the protocol's word
-        """Add a request. `last`: its event when all jobs are done."""
+        """Add a request; `last` is its event when all jobs are done."""
         with self._changed:
             request = _PooledRequest(id, deque(jobs), last)
             self._requests.append(request)
@@ -92,7 +92,7 @@ class SynthesisPool:
             self._events.append(event)
 
     def drop(self, id: int) -> None:  # noqa: A002  # the protocol's word
-        """Forget a request and its events. The result of a piece that is being done is discarded."""
+        """Drop a request and its events. The result of a piece in progress is discarded."""
         with self._changed:
             for request in [request for request in self._requests if request.id == id]:
                 self._forget(request)
@@ -110,7 +110,7 @@ class SynthesisPool:
             events: list[Event]
             try:
                 events, failed = started.job.advance(alone=alone), False
-            except Exception as error:  # fails this request alone
+            except Exception as error:  # only this request fails
                 message = f"Speech synthesis failed: {type(error).__name__}: {error}"
                 events, failed = [Failed(request.id, "generation_failed", message)], True
             if self._settle(request, started, events, failed=failed):
@@ -123,7 +123,7 @@ class SynthesisPool:
             while request is None:
                 self._changed.wait()
                 request = self._next_request()
-            # A listener waits for the first piece of a request, so it gets all cores if they are free.
+            # A listener waits for the first piece of a request, so that piece gets all cores if they are free.
             only = sum(each.pieces for each in self._requests) == 1
             self._alone = not self._running and (only or request.untouched)
             self._running += 1
@@ -151,7 +151,7 @@ class SynthesisPool:
             started.running = False
             waiting = bool(self._events)
             if not request.dropped:
-                self._to_the_end(request)  # after those that came meanwhile
+                self._to_the_end(request)  # after those that arrived meanwhile
                 if failed:
                     self._events += events
                     self._forget(request)

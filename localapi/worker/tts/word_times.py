@@ -1,10 +1,10 @@
 """Find when the words of a text are spoken, from what a speech engine reports.
 
-Engines count words in their own way: to espeak-ng "of the" is one word and "42" is two. Here a word is text between
+Engines count words in their own way: to espeak-ng, "of the" is one word and "42" is two. Here a word is text between
 spaces, and each ideograph and kana is a word.
 
 The text as spoken is also compared with its words as read one by one. The two differ a little: "of the" has another
-vowel when it is spoken as one word, and a lone "a" is read as a letter.
+vowel when it is spoken as one word, and a single "a" is read as a letter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORD = re.compile(rf"[{_LONE}]|[^\s{_LONE}]+")
 
 @dataclass(frozen=True)
 class SpokenPiece:
-    """A part of the text that was spoken by itself."""
+    """Part of the text that was spoken by itself."""
 
     position: int
     """Position of one of its characters in the text."""
@@ -34,8 +34,8 @@ class SpokenPiece:
 def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
     """Return the times of the words of the text, in order.
 
-    A word without its own piece was spoken together with the one before it, and they share the time by their
-    letters. A word with neither pieces nor letters was not spoken.
+    A word without its own piece was spoken together with the previous one, and they share the time in proportion to
+    their letters. A word with neither pieces nor letters was not spoken.
     """
     words = list(WORD.finditer(text))
     starts = [word.start() for word in words]
@@ -64,13 +64,13 @@ def said_words(text: str, pieces: Iterable[SpokenPiece]) -> list[WordTime]:
 COMPARED = 64
 """Phonemes compared at a time, because the cost is the product of the lengths."""
 BEHIND = 32
-"""Phonemes that the text may have there beyond those of its words."""
+"""Maximum phonemes that the text may have beyond those of its words."""
 OTHER = 0.9
-"""The cost of a different phoneme. One too many or too few costs 1."""
+"""Cost of a different phoneme. One too many or too few costs 1."""
 
 
 def paired(read: Sequence[str], said: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield which phonemes of both are the same or correspond to each other, in order."""
+    """Yield the phonemes of both that are the same or correspond to each other, in order."""
     passed = 0
     for start in range(0, len(read), COMPARED):
         some = read[start : start + COMPARED]

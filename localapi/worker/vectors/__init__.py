@@ -1,1 +1,1 @@
-"""Engines that turn texts into numbers: embeddings, and scores of documents. Nothing here knows HTTP."""
+"""Engines that turn texts into numbers: embeddings, and scores of documents. They know nothing of HTTP."""

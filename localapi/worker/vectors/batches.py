@@ -1,4 +1,4 @@
-"""Texts of several requests, computed together: the worker's model for every engine that makes vectors.
+"""Texts of several requests, computed together: the worker's model for every engine that computes vectors.
 
 Requests take turns, text by text, so that a short request need not wait for a long one. Texts of similar length are
 computed together, because a batch takes as long as its longest text for each of them.
@@ -26,19 +26,19 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the network reads it."""
+    """Text as the network reads it."""
 
     ids: list[int]
     types: list[int]
-    """0 for the first text of a pair, 1 for the second; all 0 for a text alone."""
+    """Segment ids: 0 for the first text of a pair, 1 for the second; all 0 for a single text."""
     truncated: bool = False
 
 
 class TooLong(ValueError):
-    """A text has more tokens than the model reads, and may not be truncated."""
+    """A text has more tokens than the model accepts, and must not be truncated."""
 
     def __init__(self, count: int, limit: int) -> None:
-        super().__init__(f"it has {count} tokens, and the model reads {limit} at most")
+        super().__init__(f"it has {count} tokens, but the model accepts at most {limit}")
 
 
 def check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
@@ -49,9 +49,9 @@ def check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
 
 
 def limit(wanted: int | None, own: int, *, usual: int) -> int:
-    """Return the most tokens of a text: what the entry wants, or `usual`. Raise CannotLoad above the model's own."""
+    """Return the maximum tokens of a text: the entry's, or `usual`. Raise CannotLoad if it exceeds the model's own."""
     if wanted is not None and wanted > own:
-        raise CannotLoad(f"max_tokens is {wanted}, but the model reads {own} tokens at most.")
+        raise CannotLoad(f"max_tokens is {wanted}, but the model accepts at most {own} tokens.")
     return wanted or usual
 
 
@@ -66,32 +66,32 @@ class Encoder(Protocol):
         """Return the tokens of a text, or of a pair. Raise TooLong, and ValueError for tokens that do not exist."""
 
     def encode(self, batch: Sequence[Tokens]) -> Vectors:
-        """Return what the network makes of each text: a vector of length 1, or a score from 0 to 1."""
+        """Return the network's output for each text: a vector of length 1, or a score from 0 to 1."""
 
 
 BATCH_TOKENS: Final = 4096
-"""Tokens of a batch, padding included. More do not make a text cheaper, and delay the other requests."""
+"""Maximum tokens of a batch, including padding. More do not make a text cheaper, and delay other requests."""
 BATCH_TEXTS: Final = 64
 MOST_PADDING: Final = 1.25
-"""Tokens of a batch with padding, relative to those of its texts: padding takes as long as text."""
+"""Maximum tokens of a batch with padding, relative to those of its texts, because padding takes as long as text."""
 SMALL_TOKENS: Final = 256
-"""Tokens of a batch, padding included, that is so small that starting another one would take longer."""
+"""Tokens of a batch, including padding, below which starting another batch would take longer."""
 AHEAD_TEXTS: Final = 256
 """Texts that are read ahead, so that there are some of similar length."""
 TOLERANCE: Final = 1e-3
-"""Maximum difference of a vector between its text computed alone and beside others."""
+"""Maximum difference between a text's vectors computed alone and in a batch."""
 PROBES: Final = ("A cat sits on the mat.", "Machines of this kind must agree with themselves, whatever is beside them.")
 
 
 @dataclass(eq=False)
 class Job:
-    """A request whose texts are not all computed."""
+    """Request with texts that are not computed yet."""
 
     request: Embed | Rerank
     next: int = 0
     """Index of the first text that has not been read."""
     vectors: dict[int, Vectors] = field(default_factory=dict)
-    """Computed vectors by the index of the text."""
+    """Computed vectors by index of the text."""
     tokens: int = 0
     truncated: list[int] = field(default_factory=list)
 
@@ -106,7 +106,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that has been read and not computed."""
+    """Text that has been read, but not computed."""
 
     job: Job
     index: int
@@ -125,18 +125,18 @@ class VectorModel:
         at_once: int = 1,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raise CannotLoad if the encoder computes wrong vectors.
+        """Start a model. Raise CannotLoad if the encoder computes wrong vectors.
 
-        `scores`: the encoder reads pairs and returns their scores. `at_once`: the number of batches that it computes
-        at the same time, each in a thread of its own; one is computed in the thread that calls `step`. `wake`: called
-        from these threads when a batch is computed.
+        If `scores`, the encoder reads pairs and returns their scores. `at_once` is the number of batches that it
+        computes at the same time, each in its own thread; a single one is computed in the thread that calls `step`.
+        `wake` is called from these threads when a batch is computed.
         """
         self._encoder = encoder
         self._jobs: deque[Job] = deque()
         self._read: list[Text] = []
         self._threads = ThreadPoolExecutor(at_once) if at_once > 1 else None
         self._free = at_once
-        """The number of batches that can be started now."""
+        """Number of batches that can be started now."""
         self._computed: SimpleQueue[tuple[list[Text], Vectors | Exception]] = SimpleQueue()
         self._wake = wake
         check(encoder, scores=scores)
@@ -159,7 +159,7 @@ class VectorModel:
         self._read = [text for text in self._read if text.job.request.id != id]
 
     def step(self) -> list[Event]:
-        """Start as many batches as can be computed at once, and return the results of those that are computed."""
+        """Start as many batches as can be computed at once, and return the results of computed ones."""
         events: list[Event] = [*self._results()]
         while self._free:
             events += self._read_ahead()
@@ -176,14 +176,14 @@ class VectorModel:
     def _compute(self, batch: list[Text]) -> None:
         try:
             vectors: Vectors | Exception = self._encoder.encode([text.tokens for text in batch])
-        except Exception as error:  # from the engine, such as memory that does not suffice
+        except Exception as error:  # from the engine, such as insufficient memory
             traceback.print_exc()
             vectors = error
         self._computed.put((batch, vectors))
         self._wake()
 
     def _results(self) -> Iterator[Event]:
-        """Yield the replies that are complete with the batches computed since the last call, and the failures."""
+        """Yield the replies completed by the batches computed since the last call, and the failures."""
         while not self._computed.empty():
             batch, vectors = self._computed.get()
             self._free += 1
@@ -205,7 +205,7 @@ class VectorModel:
         return False
 
     def _read_ahead(self) -> Iterator[Failed]:
-        """Read texts, one of each request in turn. Yield the failures of requests with a text that cannot be read."""
+        """Read texts, one of each request in turn. Yield the failures of requests with an unreadable text."""
         unread = deque(job for job in self._jobs if job.next < len(job.texts))
         while unread and len(self._read) < AHEAD_TEXTS:
             job = unread.popleft()
@@ -216,7 +216,7 @@ class VectorModel:
                 param = job.place(job.next)
                 message = f"{param} cannot be read: {error}."
                 if isinstance(error, TooLong):
-                    message += " Send less, or set `truncate`."
+                    message += " Shorten it, or set `truncate`."
                     yield Failed(job.request.id, "context_length_exceeded", message, param=param)
                 else:
                     yield Failed(job.request.id, "invalid_request", message, param=param)
@@ -254,7 +254,7 @@ class VectorModel:
 
 
 def answer(job: Job) -> Embedded | Ranked:
-    """Return the reply of a job that is complete."""
+    """Return the reply of a complete job."""
     request = job.request
     vectors = [job.vectors[index] for index in range(len(job.texts))]
     if isinstance(request, Rerank):
@@ -265,14 +265,14 @@ def answer(job: Job) -> Embedded | Ranked:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return vectors, or one vector, scaled to length 1; zeros stay zeros."""
+    """Return vectors, or one vector, scaled to length 1; zeros remain zeros."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Vectors = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return scaled
 
 
 def check(encoder: Encoder, *, scores: bool) -> None:
-    """Compute the same texts alone and together. Raise CannotLoad if the results are not finite or not the same.
+    """Compute the same texts alone and together. Raise CannotLoad if the results are not finite or not equal.
 
     On some processors, MLX computed different vectors for the same text in the same process.
     """

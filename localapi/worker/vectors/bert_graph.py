@@ -1,8 +1,8 @@
 """The network of BERT and its relatives, as an ONNX graph made from a folder's safetensors.
 
-Repositories on the Hub hold the weights as safetensors; ONNX Runtime runs graphs. The layers are those of the paper
-(https://arxiv.org/abs/1810.04805); the names of the weights are those of transformers. The weights are no part of the
-graph, which may not be larger than 2 GB: ONNX Runtime gets them beside it.
+Repositories on the Hub contain the weights as safetensors; ONNX Runtime runs graphs. The layers are those of the paper
+(https://arxiv.org/abs/1810.04805); the names of the weights are those of transformers. The weights are not part of the
+graph, which may not be larger than 2 GB: ONNX Runtime gets them separately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.onnx_messages import FLOAT, INT64, ONNX
 
 ROBERTAS: Final = ("roberta", "xlm-roberta", "camembert")
-"""Families whose positions begin after the padding's."""
+"""Families whose positions start after the padding's."""
 FAMILIES: Final = ("bert", *ROBERTAS, "distilbert")
 """`model_type` in config.json."""
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
@@ -29,13 +29,14 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 _OPSET, _IR_VERSION = 17, 9
 _SMALL: Final = 1024
-"""Most numbers of a value that is part of the graph. ONNX Runtime must know some, such as shapes, beforehand."""
+"""Maximum numbers of a value that is part of the graph. ONNX Runtime must know some values, such as shapes, beforehand.
+"""
 _ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph and its weights."""
+    """Graph and its weights."""
 
     model: bytes
     weights: dict[str, npt.NDArray[Any]]
@@ -44,7 +45,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Layer:
-    """The names of one layer's weights, without `.weight` and `.bias`."""
+    """Names of one layer's weights, without `.weight` and `.bias`."""
 
     query: str
     key: str
@@ -81,7 +82,7 @@ def bert_graph(folder: Path, config: Mapping[str, Any]) -> Graph:
         except Exception as error:  # safetensors raises its own, and TypeError for bfloat16
             raise CannotLoad(f"{file} cannot be read: {first_line(error)}.") from error
     if not weights:
-        raise CannotLoad(f"{folder} holds neither model.safetensors nor onnx/model.onnx.")
+        raise CannotLoad(f"{folder} contains neither model.safetensors nor onnx/model.onnx.")
     try:
         return _Builder(config, weights).built()
     except KeyError as error:
@@ -89,7 +90,7 @@ def bert_graph(folder: Path, config: Mapping[str, Any]) -> Graph:
 
 
 class _Builder:
-    """A graph in the making."""
+    """Graph under construction."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
         self._config = config
@@ -128,7 +129,7 @@ class _Builder:
         table = self._given[f"{place}.position_embeddings.weight"]
         first = 0
         if self._config["model_type"] in ROBERTAS:
-            first = int(self._config.get("pad_token_id", 1)) + 1  # positions of real tokens begin after the padding's
+            first = int(self._config.get("pad_token_id", 1)) + 1  # positions of real tokens start after the padding's
         self._constant("positions", np.asarray(table[first:], np.float32))
         self._constant("zero", np.array([0], np.int64))
         self._constant("one", np.array([1], np.int64))
@@ -247,7 +248,7 @@ class _Builder:
 
 
 def _tensor(name: str, value: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return a value that is part of the graph if it is small, and given beside it otherwise."""
+    """Return a value that is part of the graph if it is small, and passed separately otherwise."""
     tensor = {"name": name, "dims": value.shape, "data_type": FLOAT if value.dtype == np.float32 else INT64}
     if value.size <= _SMALL:
         return {**tensor, "raw_data": value.tobytes()}

@@ -1,7 +1,7 @@
 """Embeddings and scores on MLX: models that are built like chat models, such as Qwen3-Embedding and Qwen3-Reranker.
 
-A vector is the output of the last token's position. A score is the probability of "yes" beside "no", as in the model
-card of Qwen3-Reranker (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B).
+A vector is the output at the position of the last token. A score is the probability of "yes" relative to "no", as in
+the model card of Qwen3-Reranker (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MlxEncoder:
     """A network of mlx-lm. See `encoder.Encoder`."""
 
     def __init__(self, model: Any, tokenizer: Any, found: SentenceFolder, options: dict[str, Any]) -> None:
-        """`options`: the entry's. Raise CannotLoad."""
+        """Create an encoder from the entry's options. Raise CannotLoad."""
         self._scores = bool(options.get("scores"))
         self._model = model
         self._body = getattr(model, "model", None)
@@ -71,7 +71,7 @@ class MlxEncoder:
         else:
             bare, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
             if whole[-1] != bare[-1]:
-                self._end = [whole[-1]]  # the tokenizer ends texts with the token that the vector is taken from
+                self._end = [whole[-1]]  # the tokenizer ends texts with the token from which the vector is taken
         self.width = self.encode([self.read("a", "b" if self._scores else None, truncate=True)]).shape[-1]
 
     def read(self, text: str | list[int], pair: str | None, *, truncate: bool) -> Tokens:
@@ -87,7 +87,7 @@ class MlxEncoder:
                 ids, after = ids[:-1], self._end
         else:
             question = f"<Instruct>: {self._instruction}\n<Query>: {text}\n<Document>:"
-            # One text: the space belongs to the first token of the document.
+            # One text, because the space belongs to the first token of the document.
             ids = self._plain(f"{question} {pair}")
             before, after = self._judge, self._answer
         room = self._limit - len(before) - len(after)
@@ -101,7 +101,7 @@ class MlxEncoder:
 
     def encode(self, batch: Sequence[Tokens]) -> Vectors:
         longest = max(len(text.ids) for text in batch)
-        # Padding stands at the end, where no token of the text sees it.
+        # Padding is at the end, where no token of the text sees it.
         ids = mx.array([[*text.ids, *[0] * (longest - len(text.ids))] for text in batch])
         rows, ends = mx.arange(len(batch)), mx.array([len(text.ids) - 1 for text in batch])
         if self._scores:
@@ -115,7 +115,7 @@ class MlxEncoder:
 
 
 def _only(tokenizer: Any, word: str) -> int:
-    """Return the number of a word's token. Raise CannotLoad if it is not one token."""
+    """Return the token of a word. Raise CannotLoad if it is not one token."""
     ids = tokenizer.encode(word, add_special_tokens=False)
     if len(ids) != 1:
         raise CannotLoad(f"This model cannot rank documents: {word!r} is not one token of its vocabulary.")

@@ -1,6 +1,6 @@
-"""Embeddings and scores by ONNX Runtime: models of BERT's family, and any with an ONNX file.
+"""Embeddings and scores by ONNX Runtime: models of the BERT family, and any model with an ONNX file.
 
-MLX computed different vectors for the same text with such models on processors; ONNX Runtime does not.
+For such models on CPUs, MLX computed different vectors for the same text; ONNX Runtime does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from localapi.worker.vectors.sentence_folder import SentenceFolder, described
 GRAPHS: Final = ("onnx/model.onnx", "model.onnx")
 UNKNOWN_LIMIT: Final = 512
 AT_ONCE: Final = 2
-"""Number of batches: the threads of one often wait for each other, and its reply has to be written."""
+"""Number of concurrent batches: the threads of one often wait for each other, and its reply must be written."""
 
 
 def load(options: dict[str, Any], host: Host) -> VectorModel:
@@ -51,7 +51,10 @@ class OnnxEncoder:
     def __init__(
         self, found: SentenceFolder, *, scores: bool, pooling: str | None = None, max_tokens: int | None = None
     ) -> None:
-        """`pooling`, `max_tokens`: as in the entry; None: as the folder states. Raise CannotLoad."""
+        """Create an encoder.
+
+        `pooling` and `max_tokens` are the entry's; None for those of the folder. Raise CannotLoad.
+        """
         self._scores = scores
         self._pooling = pooling or found.pooling or "mean"
         self._dense = found.dense
@@ -80,7 +83,7 @@ class OnnxEncoder:
             return Tokens(ids, types)
         if not truncate:
             raise TooLong(len(ids), self._limit)
-        # The last token ends the text, as in one that fits.
+        # The last token ends the text, as in a text that fits.
         end = slice(-1, None) if isinstance(text, str) else slice(0, 0)
         kept = self._limit - len(ids[end])
         if pair is not None and types.count(0) >= kept:
@@ -115,7 +118,7 @@ class OnnxEncoder:
 
 
 def pooled(hidden: Vectors, mask: npt.NDArray[np.int64], how: str) -> Vectors:
-    """Return one vector for each text, from those of its tokens: [texts, tokens, columns] becomes [texts, columns]."""
+    """Return one vector for each text from those of its tokens: [texts, tokens, columns] becomes [texts, columns]."""
     real = mask[:, :, None].astype(np.float32)
     rows: Vectors
     match how:
@@ -136,7 +139,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise CannotLoad(f"{file} is missing. Use a model with a fast tokenizer.")
     try:
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # of no particular class
+    except Exception as error:  # no particular class
         raise CannotLoad(f"{file} cannot be read: {first_line(error)}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -163,5 +166,5 @@ def _session(found: SentenceFolder) -> tuple[onnxruntime.InferenceSession, str]:
         return onnxruntime.InferenceSession(graph.model, settings, providers=["CPUExecutionProvider"]), graph.output
     except CannotLoad:
         raise
-    except Exception as error:  # ONNX Runtime's are of no particular class
+    except Exception as error:  # ONNX Runtime's errors have no particular class
         raise CannotLoad(f"ONNX Runtime cannot load {ready or found.folder}: {first_line(error)}.") from error

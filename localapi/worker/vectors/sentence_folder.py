@@ -55,7 +55,7 @@ class SentenceFolder:
 
 
 def described(folder: Path) -> SentenceFolder:
-    """Return the settings in a folder. Raise CannotLoad for a step that is not known, or a broken file."""
+    """Return the settings in a folder. Raise CannotLoad for an unknown step or an invalid file."""
     config = read_json(folder / "config.json")
     modules = read_json(folder / "modules.json", default=[])
     pooling: str | None = None
@@ -68,7 +68,7 @@ def described(folder: Path) -> SentenceFolder:
         elif kind == "Dense":
             dense.append(_dense(place))
         elif kind != "Normalize":
-            raise CannotLoad(f"{folder / 'modules.json'} has a step {kind!r}, which localapi does not know.")
+            raise CannotLoad(f"{folder / 'modules.json'} has a step {kind!r}, which localapi does not support.")
     limits = [
         read_json(folder / "sentence_bert_config.json", default={}).get("max_seq_length"),
         config.get("max_position_embeddings"),
@@ -83,9 +83,7 @@ def _pooling(config: dict[str, Any], place: Path) -> str:
         chosen = [config["pooling_mode"]]
     if len(chosen) != 1:
         known = ", ".join(POOLINGS.values())
-        raise CannotLoad(
-            f"{place / 'config.json'} should choose one of the poolings {known}; found {chosen or 'none'}."
-        )
+        raise CannotLoad(f"{place / 'config.json'} should set one of the poolings {known}; found {chosen or 'none'}.")
     return chosen[0]
 
 
@@ -93,7 +91,7 @@ def _dense(place: Path) -> Dense:
     config = read_json(place / "config.json")
     activation = str(config.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
     if activation not in ("Identity", "Tanh"):
-        raise CannotLoad(f"{place / 'config.json'} has the activation {activation!r}, which localapi does not know.")
+        raise CannotLoad(f"{place / 'config.json'} has the activation {activation!r}, which localapi does not support.")
     try:
         weights = load_file(place / "model.safetensors")
         weight = weights["linear.weight"].astype(np.float32)

@@ -1,1 +1,1 @@
-"""Chat with models that see, by mlx-vlm, in its own environment."""
+"""Chat with models that accept images, by mlx-vlm, in its own environment."""

@@ -90,7 +90,7 @@ def test_progress_ends_with_all_the_bytes_of_the_weights(tiny_model: Path) -> No
         (lambda f: edit_config(f, model_type="no_such_thing"), "'no_such_thing', which mlx-lm"),
         (lambda f: edit_config(f, model_type=None), "config.json"),
         (lambda f: edit_config(f, hidden_size=64), "Are config.json and the weights of the same model?"),
-        (lambda f: edit_config(f, model_file="evil.py"), "does not run code of models"),
+        (lambda f: edit_config(f, model_file="evil.py"), "does not run code from models"),
         (lambda f: truncate(f / "tokenizer.json", 100), "The tokenizer in"),
         (lambda f: (f / "tokenizer.json").write_text('{"version": 1}'), "The tokenizer in"),
         (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "The tokenizer in"),

@@ -192,7 +192,7 @@ def test_instructions_are_called_what_the_model_calls_them(speaker: Worker) -> N
 def test_what_the_model_names_and_does_not_read_is_refused(speaker: Worker) -> None:
     [failed] = speaker.say("ten chars!", options={"ref_text": "hello"})
     assert (failed.kind, failed.param) == ("invalid_request", "ref_text")
-    assert "(tinytone) cannot honour 'ref_text'" in failed.message
+    assert "(tinytone) does not support 'ref_text'" in failed.message
 
 
 def test_or_named_where_the_entry_says_to_warn(speaker: Worker) -> None:
@@ -316,7 +316,7 @@ def rename_kind(folder: Path) -> None:
     [
         (empty, "has no weights (*.safetensors); found: config.json"),
         (damage, "model.safetensors is damaged"),
-        (no_config, "config.json must hold a JSON object"),
+        (no_config, "config.json must contain a JSON object"),
         (break_imports, "No module named 'no_such_package_of_localapis_tests'"),
         (rename_kind, "has model_type 'tinynothing', which mlx-audio"),
     ],

@@ -175,7 +175,7 @@ def test_files_take_no_more_than_the_limit_and_the_longest_unused_go(tmp_path: P
 def test_a_response_larger_than_the_limit_deletes_nothing(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write("1", b"x", max_bytes=BLOCK_BYTES)
-    with pytest.raises(OSError, match="larger"):
+    with pytest.raises(OSError, match="exceeds"):
         folder.write("2", b"x" * 5000, max_bytes=BLOCK_BYTES)
     assert files(tmp_path) == {"1.json"}
 
