@@ -23,6 +23,8 @@ from localapi.backends.option_types import StrictModel
 from localapi.backends.parameters import TEXT, ChatParameters, VariantOptions, VariantParameters
 from localapi.worker.protocol import Capabilities
 
+FILES_FACTOR = 1.2
+"""Memory of a loaded model per byte of weights: the weights themselves, and the memory for computing."""
 FOREVER = float("inf")
 DEFAULT_STALL_SECONDS = 120.0
 MAX_REPLICAS = 64

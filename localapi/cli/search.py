@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from localapi.backends.model_path import is_downloaded
+from localapi.backends.options import FILES_FACTOR
 from localapi.cli.pull import found_on_hub
 from localapi.cli.text_table import room, table
 from localapi.kinds.first_models import USABLE_SHARE
 from localapi.system.byte_sizes import readable
 from localapi.system.memory import room_for_models
-
-FACTOR: Final = 1.2
-"""Memory of a loaded model, as a multiple of its weights."""
 
 
 @click.command("search")
@@ -52,5 +50,5 @@ def command(text: str, *, limit: int, as_json: bool) -> None:
 
 def _described(model: dict[str, Any], usable: int) -> dict[str, Any]:
     size = model["size_bytes"]
-    fits = None if size is None else size * FACTOR <= usable
+    fits = None if size is None else size * FILES_FACTOR <= usable
     return {**model, "fits": fits, "downloaded": is_downloaded(model["repository"])}

@@ -20,7 +20,6 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import localapi
-from localapi.observability.traces import TraceOptions
 
 log = logging.getLogger("localapi.observability.traces")
 
@@ -100,9 +99,9 @@ class Trace:
 class Sender:
     """Maker of spans, which sends them to one collector. Raise the packages' errors about their variables."""
 
-    def __init__(self, options: TraceOptions) -> None:
-        self._contents = options.contents
-        base = options.endpoint
+    def __init__(self, base: str | None, *, contents: bool) -> None:
+        """Take the address of the collector, with or without its path; None: what the OTEL_ variables say."""
+        self._contents = contents
         self._exporter = _Exporter(None if base is None else base.rstrip("/").removesuffix(PATH) + PATH)
         self.address = self._exporter.address
         self._collecting = BatchSpanProcessor(self._exporter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -66,8 +66,8 @@ class Traces:
         if options is None:
             return
         try:
-            make: Callable[[TraceOptions], Sender] = import_module("localapi.observability.spans").Sender
-            sender = make(options)
+            spans = import_module("localapi.observability.spans")
+            sender: Sender = spans.Sender(options.endpoint, contents=options.contents)
         except ImportError as error:
             self._warn(options, f"the package {error.name} is not installed. Install: uv pip install {PACKAGE}")
         except Exception as error:  # from the OTEL_ variables

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from localapi.backends.options import EntryOptions
+from localapi.backends.options import FILES_FACTOR, EntryOptions
 from localapi.errors import LoadFailed, NoRoom, NoRoomAhead
 from localapi.manifest import fingerprint
 from localapi.runtime.eviction import (
@@ -37,8 +37,6 @@ from localapi.system.threads import aside
 
 log = logging.getLogger(__name__)
 
-FILES_FACTOR: Final = 1.2
-"""Memory of a loaded model per byte of weights: the weights themselves, and the memory for computing."""
 PATIENCE_SECONDS: Final = 5.0
 """Time for which a load waits for a busy model to become idle. After it, that model accepts no new requests until it is
 idle."""

@@ -33,6 +33,7 @@ from localapi.worker.protocol import (
     Sampling,
 )
 from tests.conftest import Draws
+from tests.worker.llm.running import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,17 +73,6 @@ def _leaves_nothing_behind(tiny: mlx_lm.MlxLm, endless: mlx_lm.MlxLm) -> Any:
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002
     return Chat(id=id, messages=[Message("user", text)], sampling=sampling, **options)
-
-
-def run(engine: mlx_lm.MlxLm, *requests: Chat | Complete) -> dict[int, list[Event]]:
-    """Every event of these requests, until the engine is idle."""
-    for request in requests:
-        engine.take(request)
-    events: dict[int, list[Event]] = {request.id: [] for request in requests}
-    while engine.busy:
-        for event in engine.step():
-            events[event.id].append(event)
-    return events
 
 
 def text(events: list[Event]) -> str:

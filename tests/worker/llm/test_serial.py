@@ -17,6 +17,7 @@ from mlx_lm.models.cache import KVCache
 from localapi.worker.llm import mlx_lm, serial
 from localapi.worker.model import CannotLoad, Host
 from localapi.worker.protocol import Chat, Delta, Ended, Event, Failed, Finished, Message, Prefill, Regex, Sampling
+from tests.worker.llm.running import run
 from tools.demo.train import train
 
 if TYPE_CHECKING:
@@ -54,17 +55,6 @@ def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
 
 def ask(id: int, text: str, sampling: Sampling = GREEDY, **options: Any) -> Chat:  # noqa: A002
     return Chat(id=id, messages=[Message("user", text)], sampling=sampling, **options)
-
-
-def run(engine: mlx_lm.MlxLm, *requests: Chat) -> dict[int, list[Event]]:
-    """Every event of these requests, until the engine is idle."""
-    for request in requests:
-        engine.take(request)
-    events: dict[int, list[Event]] = {request.id: [] for request in requests}
-    while engine.busy:
-        for event in engine.step():
-            events[event.id].append(event)
-    return events
 
 
 def text(events: list[Event], choice: int = 0) -> str:

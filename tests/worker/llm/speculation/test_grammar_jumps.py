@@ -21,6 +21,7 @@ from localapi.worker.protocol import (
     Regex,
     Sampling,
 )
+from tests.worker.llm.running import run
 from tests.worker.llm.speculation.test_decode_step import AnyWidth
 
 GREEDY = Sampling(temperature=0)
@@ -76,16 +77,6 @@ def requests() -> list[Chat | Complete]:
     ]
 
 
-def run(engine: mlx_lm.MlxLm, requests: list[Chat | Complete]) -> dict[int, list[Event]]:
-    for request in requests:
-        engine.take(request)
-    events: dict[int, list[Event]] = {request.id: [] for request in requests}
-    while engine.busy:
-        for event in engine.step():
-            events[event.id].append(event)
-    return events
-
-
 def seen(events: list[Event]) -> dict[str, Any]:
     """Return what a client sees, apart from how it is cut into pieces."""
     deltas = [event for event in events if isinstance(event, Delta)]
@@ -105,7 +96,7 @@ def _choice(pair: tuple[int, Any]) -> int:
 def test_clients_see_the_answers_of_single_tokens(single: mlx_lm.MlxLm, several: mlx_lm.MlxLm, asked: slice) -> None:
     for engine in (single, several):
         engine._batch.prefixes.clear()
-    expected, found = run(single, requests()[asked]), run(several, requests()[asked])
+    expected, found = run(single, *requests()[asked]), run(several, *requests()[asked])
     for id_, events in expected.items():
         assert sorted_ends(seen(found[id_])) == sorted_ends(seen(events)), id_
     told = several.speculated
@@ -125,7 +116,7 @@ def test_requests_are_answered_together_with_a_draft_model(single: mlx_lm.MlxLm)
     drafted._batch.speculation.costs = AnyWidth()
     assert drafted.loaded.batched
     single._batch.prefixes.clear()
-    expected, found = run(single, requests()[:4]), run(drafted, requests()[:4])
+    expected, found = run(single, *requests()[:4]), run(drafted, *requests()[:4])
     for id_, events in expected.items():
         assert sorted_ends(seen(found[id_])) == sorted_ends(seen(events)), id_
     assert drafted.speculated is not None
@@ -154,6 +145,6 @@ def test_a_request_that_is_cancelled_inside_a_jump_is_silent_and_the_next_one_is
     several.cancel(1)
     while several.busy:
         assert not several.step()
-    [expected, *_] = run(single, requests()[3:4]).values()
-    [found, *_] = run(several, requests()[3:4]).values()
+    [expected, *_] = run(single, *requests()[3:4]).values()
+    [found, *_] = run(several, *requests()[3:4]).values()
     assert seen(found)["text"] == seen(expected)["text"]
