@@ -10,7 +10,7 @@ from array import array
 from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from quart import Blueprint, Response
 
 from localapi.api import rerank
@@ -19,6 +19,7 @@ from localapi.api.openai.generation_request import MAX_NAME, unknown_fields
 from localapi.api.operation import ERRORS_OF_WORK, JSON, Operation, Operations
 from localapi.errors import InvalidRequest
 from localapi.http import body
+from localapi.http.body import RequestBody
 from localapi.http.generation import begin
 from localapi.http.replies import json_reply, json_reply_of_vectors
 from localapi.kinds import EMBEDDING, RERANK
@@ -30,10 +31,8 @@ LEAST: Final = 1e-30
 """Stands for 0 where a logarithm is needed, because a rounded score may be 0 or 1."""
 
 
-class TeiRequest(BaseModel):
+class TeiRequest(RequestBody):
     """Fields of both requests."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
 
     model: Annotated[
         str | None,

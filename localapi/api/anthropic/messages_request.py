@@ -15,7 +15,7 @@ from localapi.api.openai.chat_request import MAX_MESSAGES, MAX_TOOLS
 from localapi.api.openai.generation_request import MAX_NAME, BodyObject, greedy_share, unknown_fields, without_empty
 from localapi.backends.parameters import ChatParameters, Effort, FreeObject, StopString
 from localapi.errors import InvalidRequest, NoThreads
-from localapi.http.body import parse
+from localapi.http.body import RequestBody, parse
 from localapi.worker.protocol import Chat, FunctionTool, JsonSchema
 
 NO_EFFECT: Final = frozenset(
@@ -84,7 +84,7 @@ class OutputConfig(BodyObject):
     format: OutputFormat | None = None
 
 
-class CountTokensRequest(ChatParameters):
+class CountTokensRequest(RequestBody, ChatParameters):
     """Conversation. Parameters that Anthropic does not have are accepted by OpenAI's names."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)

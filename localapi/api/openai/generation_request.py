@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from localapi.api.keep_alive import KeepAlive
 from localapi.backends.parameters import MAX_COUNT, ChatParameters, GenerationParameters, StopString
 from localapi.errors import InvalidRequest
+from localapi.http.body import RequestBody
 from localapi.worker.protocol import Lark, Regex
 
 MAX_CHOICES: Final = 64
@@ -47,7 +48,7 @@ Grammar = Annotated[str, Field(min_length=1, max_length=100_000)]
 """A grammar of the whole response, in llguidance's dialect of Lark."""
 
 
-class BodyObject(BaseModel):
+class BodyObject(RequestBody):
     """Object in a request. Unknown fields have no effect, and are named in the reply: see `unknown_fields`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
@@ -79,7 +80,7 @@ def greedy_share(value: float | None) -> float | None:
 MaxTokens = Annotated[int | None, Field(ge=1), BeforeValidator(_limit)]
 
 
-class GenerationRequest(GenerationParameters):
+class GenerationRequest(RequestBody, GenerationParameters):
     """Part of a body that both endpoints share."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)

@@ -24,7 +24,7 @@ from localapi.api.openai.responses.items import Conversation, InputItem
 from localapi.api.openai.responses.tools import AllowedTools, NamedTool, Offered, Tool, allowed, named, offered
 from localapi.backends.parameters import ChatParameters, Effort
 from localapi.errors import InvalidRequest
-from localapi.http.body import parse
+from localapi.http.body import RequestBody, parse
 from localapi.worker.protocol import Chat, Form, JsonObject, JsonSchema
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -78,7 +78,7 @@ def _items(value: object) -> object:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
-class InputTokensRequest(ChatParameters):
+class InputTokensRequest(RequestBody, ChatParameters):
     """Conversation. Parameters that this endpoint of OpenAI's does not have are accepted by their names in chat."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, defer_build=True)
