@@ -10,7 +10,7 @@ import resource
 
 
 def allow() -> None:
-    """From now on, keep the current limit if this process requests more than it may have."""
+    """Keep the current limit from now on if this process requests more than it may have."""
     ask = resource.setrlimit
 
     def ask_for(kind: int, limits: tuple[int, int], /) -> None:

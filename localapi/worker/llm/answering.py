@@ -1,7 +1,7 @@
-"""Take requests to rows of the running batch, whatever computes them.
+"""Turn requests into rows of the running batch, whatever computes them.
 
-A request is first in `_arrived` (its text is being read, or not even that), then in `_waiting` (its prompt is tokens,
-and there is no room in the batch or in memory), then in the batch. It is dropped wherever it ends.
+A request is first in `_arrived` (its text is not read yet), then in `_waiting` (its prompt is tokenized, but there is
+no room in the batch or in memory), then in the batch. It can end in any of these states.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TextSide:
         options: Mapping[str, Any],
         index: VocabularyIndex | None = None,
     ) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `options`: the entry's. `index`: as in `GrammarCompiler`."""
+        """Create it from mlx-lm's TokenizerWrapper and the entry's options; `index` is as in `GrammarCompiler`."""
         self.tokenizer = tokenizer
         self.index = index
         self._formats = recognised(tokenizer, options)
@@ -76,13 +76,13 @@ class TextSide:
         self.output = OutputFormat(tokenizer)
         self.width = logits_width(config, tokenizer)
         self.grammars = GrammarCompiler(tokenizer, self.width, index)
-        # The marks around thinking and calls are text even if they are special tokens.
+        # The marks around reasoning and calls are text even if they are special tokens.
         marks = {token for mark in self.output.marks for token in tokenizer.encode(mark, add_special_tokens=False)}
         self.detokenizer = Detokenizer(tokenizer, markers=marks)
         self.stop_tokens: list[int] = sorted(tokenizer.eos_token_ids)
 
     def capabilities(self, **media: bool) -> Capabilities:
-        """Return what the model can do. `media`: whether it sees and hears, if it may."""
+        """Return what the model can do. `media` tells whether it accepts images and audio, if it may."""
         return Capabilities(
             tools=self.prompts.shows_tools,
             tool_format=self._formats.tools,
@@ -95,7 +95,7 @@ class TextSide:
 
 
 class Answerer:
-    """A chat model but for what loads and computes it. See `worker.model.Model`."""
+    """Chat model without the part that loads and computes it. See `worker.model.Model`."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Answerer:
         max_rows: int,
         wake: Callable[[], None],
     ) -> None:
-        """`max_rows`: answers to one request. `wake`: as in `Host`."""
+        """Create it; `max_rows` is the maximum number of responses to one request, `wake` is as in `Host`."""
         self.loaded = loaded
         self._batch = batch
         self._rows = RowMaker(
@@ -125,7 +125,7 @@ class Answerer:
         self._arrived = RequestQueue(reader.read, wake)
         self._waiting: deque[Row] = deque()
         if text.index is not None:
-            text.index.wait()  # otherwise it would interrupt the first answers
+            text.index.wait()  # otherwise it would interrupt the first responses
 
     @property
     def busy(self) -> bool:
@@ -168,7 +168,7 @@ class Answerer:
         return events
 
     def save_some(self) -> bool:
-        """Write a little of the prefix cache to disk in an idle moment; return True if there is more."""
+        """Write a part of the prefix cache to disk at an idle moment; return True if there is more."""
         return self._batch.prefixes.save_some()
 
     def _may_join(self, row: Row) -> bool:
@@ -196,7 +196,7 @@ class Answerer:
                 events.append(Failed(request.id, "invalid_request", str(error), form_param(request)))
             except ValueError as error:  # an invalid value that the server does not check
                 events.append(Failed(request.id, "invalid_request", str(error)))
-            except Exception as error:  # a bug, which fails this request alone
+            except Exception as error:  # a bug; only this request fails
                 traceback.print_exception(error)
                 events.append(Failed(request.id, "generation_failed", f"The request could not be started: {error}"))
 

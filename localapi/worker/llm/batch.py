@@ -1,4 +1,4 @@
-"""The running batch of one model: rows join it, grow by a token or several in each step, and leave.
+"""The running batch of one model: in each step, rows join, grow by one or more tokens, and leave.
 
 Everything that uses mlx-lm's batch API is here, because that API changes between minor versions. All MLX work is done
 on the caller's thread, which must be the one that loaded the model (MLX binds arrays to streams of their thread).
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 PREFILL_TOKENS = 256 if mx.default_device().type == mx.cpu else 2048
 """Prompt tokens of one request that are processed at once while no row decodes.
 
-MLX's masked attention also computes the half that it discards, which on a CPU costs more than the fewer steps save:
-2,048 tokens of a small model took 2.1 s at once and 1.3 s in parts.
+MLX's masked attention also computes the half that it discards, which on a CPU costs more than fewer steps save: 2,048
+tokens of a small model took 2.1 s at once and 1.3 s in parts.
 """
 LEAST_PREFILL_TOKENS = 16
 PREFILL_REQUESTS = 8
 SMOOTHING = 0.3
-"""The weight of the newest measurement of the prefill speed."""
+"""Weight of the newest measurement of the prefill speed."""
 
 
 class Batch:
-    """Rows, by the uid that mlx-lm gives them.
+    """Rows, by the uid that mlx-lm assigns.
 
-    If several processes hold the model together, each has a batch, and all do the same: the followers' `replay` what
-    the first one's `lead` told them. Nothing here may depend on anything else, such as the time.
+    If several processes hold the model together, each has a batch, and all do the same: the followers `replay` what the
+    first one's `lead` sent them. Nothing here may depend on anything else, such as the time.
     """
 
     def __init__(
@@ -57,7 +57,10 @@ class Batch:
         lead: Lead | None = None,
         speculation: Speculation | None = None,
     ) -> None:
-        """`speculation`: may have rows compute several tokens in a step. Not if other processes take part."""
+        """Create a batch; with `speculation`, rows may compute several tokens in a step.
+
+        Not if other processes take part.
+        """
         self.prefixes = prefixes
         self._lead = lead
         self.speculation = speculation
@@ -67,7 +70,7 @@ class Batch:
         self._max_stall_seconds = max_stall_seconds
         self._token_bytes = token_bytes
         self.tokens = 0
-        """The number of tokens generated so far."""
+        """Number of tokens generated so far."""
         self._rows: dict[int, Row] = {}
         self._computed: dict[int, int] = {}
         """Number of a row's tokens that were computed before it joined."""
@@ -76,7 +79,7 @@ class Batch:
         """Rows that report log-probabilities."""
         self._leaving: list[int] = []
         self._seconds_per_token = 0.0
-        """The prefill speed, measured while other rows decode."""
+        """Prefill speed, measured while other rows decode."""
         self._generator = self._new_generator()
 
     @property
@@ -85,11 +88,11 @@ class Batch:
 
     @property
     def room(self) -> int:
-        """The number of rows that may join."""
+        """Number of rows that may join."""
         return self._max_rows - len(self._rows) - sum(len(row.copies) for row in self._rows.values())
 
     def reaches(self) -> list[int]:
-        """Return the tokens that memory is reserved for, of each row and of those that will join later."""
+        """Return the tokens for which memory is reserved, for each row and for those that will join later."""
         return [row.reach for first in self._rows.values() for row in (first, *first.copies)]
 
     def join(self, row: Row, events: list[Event]) -> None:
@@ -111,9 +114,9 @@ class Batch:
             self._leaving.append(uid)
 
     def step(self, events: list[Event]) -> None:
-        """Do one decode step, and a chunk of each prompt. MLX computes the next one while the events are being sent.
+        """Do one decode step, and a chunk of each prompt. MLX computes the next step while the events are being sent.
 
-        Raises what MLX raises if other processes take part: they cannot be told to begin anew, so all must end.
+        Raise MLX's errors if other processes take part: they cannot be told to start again, so all must end.
         """
         if not self.busy:
             return
@@ -128,9 +131,9 @@ class Batch:
             self._fail_all(error, events)
 
     def replay(self, leaving: Iterable[int], chunk: int) -> None:
-        """Do a step as the first process does it, with the rows that were inserted there, too."""
+        """Do a step as the first process does it, with the rows that were inserted there."""
         for uid in leaving:
-            if uid in self._rows:  # it ended there by itself: by a stop string, for example
+            if uid in self._rows:  # it ended by itself on the first process: by a stop string, for example
                 self._drop(uid)
             self._leaving.append(uid)
         self._step(chunk, [])
@@ -142,7 +145,7 @@ class Batch:
             self._advance(chunk, events)
 
     def insert(self, row: Row) -> None:
-        """Start at the longest beginning of the prompt that is cached; pause where its cache is worth storing."""
+        """Start with the longest cached prefix of the prompt; pause where its cache is worth storing."""
         hit = self.prefixes.fetch(row.prompt)
         start = hit.length if hit else 0
         row.totals.cached_tokens = max(row.totals.cached_tokens, start)
@@ -170,7 +173,7 @@ class Batch:
             self._reporting.add(uid)
 
     def _remove(self) -> None:
-        """Remove rows that have left. What they computed may serve the next turn."""
+        """Remove rows that have left. Their computed caches may serve the next turn."""
         caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
         self._leaving.clear()
         for kept, tokens in caches.values():
@@ -232,10 +235,10 @@ class Batch:
     def _take(self, response: Any, events: list[Event]) -> None:
         """Add one token to its row, and end the row if it is the last."""
         uid, reason = response.uid, response.finish_reason
-        if reason is not None:  # whatever becomes of the row: processes that only know its tokens keep the same
+        if reason is not None:  # stored in any case: processes that only know the row's tokens store the same
             self.prefixes.keep(response.all_tokens, response.prompt_cache)
         row = self._rows.get(uid)
-        if row is None:  # another answer to the same request failed in this step
+        if row is None:  # another response to the same request failed in this step
             return
         try:
             if row.top_logprobs is not None and reason != "stop":
@@ -244,7 +247,7 @@ class Batch:
                 )
             self.tokens += 1
             ended = row.grow(response.token, reason, events)
-        except Exception as error:  # fails this request alone
+        except Exception as error:  # only this request fails
             events.append(failure(row, error))
             self.leave(row.id)
             return
@@ -289,7 +292,9 @@ class Batch:
 
 
 def failure(row: Row, error: Exception) -> Failed:
-    """Return the end of a request that the model failed on, or whose form cannot be kept after all."""
+    """Return the end of a request on which the model failed, or whose form cannot be kept."""
     if isinstance(error, GrammarStuck):
-        return Failed(row.id, "invalid_request", f"The answer cannot be continued in its form: {error}", row.form_param)
+        return Failed(
+            row.id, "invalid_request", f"The response cannot be continued in its form: {error}", row.form_param
+        )
     return Failed(row.id, "generation_failed", f"The model failed on this request: {type(error).__name__}: {error}")

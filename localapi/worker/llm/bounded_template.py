@@ -1,6 +1,6 @@
 """Chat templates that cannot exhaust memory: the result of one instruction has a maximum size.
 
-Templates come with models and are filled with what clients send. Jinja's sandbox protects files and modules, and it
+Templates come with models and are filled with text from clients. Jinja's sandbox protects files and modules, and it
 limits ranges, but it computes `{{ "x" * 9999999999 }}`. Such an instruction is one call into C, which `time_limit`
 cannot interrupt. Results of many instructions are left to `time_limit`.
 """
@@ -20,11 +20,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers.utils import chat_template_utils
 
 MAX_CHARACTERS: Final = 32 * 1024 * 1024
-"""The maximum of a text's characters, and of a list's elements: more than any model can read."""
+"""Maximum characters of a text, and elements of a list: more than any model can read."""
 MAX_BITS: Final = 100_000
-"""The maximum of an integer."""
+"""Maximum bits of an integer."""
 MAX_WIDTH: Final = 100_000
-"""The maximum that a text is padded to, as jinja2's MAX_RANGE."""
+"""Maximum width to which a text is padded, as jinja2's MAX_RANGE."""
 _FORMAT: Final = re.compile(r"%(?:\([^)]*\))?[-+ #.\d*]*|\{[^{}]*:[^{}]*")
 _WIDTH: Final = re.compile(r"\d{1,20}")
 _WIDTH_FROM_VALUE: Final = re.compile(r"%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")
@@ -40,7 +40,7 @@ class TemplateTooLarge(SecurityError):
 
 
 class _CodeGenerator(CodeGenerator):
-    """Generate code that joins the operands of `~` by the environment."""
+    """Code generator that lets the environment join the operands of `~`."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802  # jinja2's name
         self.write("environment.joined((")
@@ -81,7 +81,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return jinja2's replacement of `str.format` and `format_map`, with a bound to the widths in the format."""
+        """Return jinja2's replacement of `str.format` and `format_map`, with a limit on the widths in the format."""
         format_ = super().wrap_str_format(value)
         if format_ is None:
             return None
@@ -102,7 +102,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 def install() -> None:
-    """Have transformers render chat templates in a bounded environment. Harmless if done again."""
+    """Make transformers render chat templates in a bounded environment. Can be repeated."""
     library: Any = chat_template_utils  # it exports neither name; no function of it takes an environment
     if library.ImmutableSandboxedEnvironment is not BoundedEnvironment:
         library.ImmutableSandboxedEnvironment = BoundedEnvironment
@@ -192,14 +192,14 @@ def _sized(value: Any) -> Any:
 
 
 def _size(value: object, known: dict[int, int] | None = None) -> int:
-    """Return about how long a value's text is: a few instructions, also if parts of it are the same many times."""
+    """Return the approximate length of a value's text, in a few instructions even if it repeats parts many times."""
     if isinstance(value, str):
         return len(value)
     if not isinstance(value, list | tuple | dict):
         return 1
     known = {} if known is None else known
     if id(value) not in known:
-        known[id(value)] = 1  # it may hold itself
+        known[id(value)] = 1  # it may contain itself
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         known[id(value)] = sum(_size(part, known) + 1 for part in parts)
     return known[id(value)]
@@ -248,7 +248,7 @@ def _narrow(filter_: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(filter_)
     def narrow(*args: Any, **kwargs: Any) -> Any:
-        for width in (*args[1:], *kwargs.values()):  # the first is what is filtered, or jinja2's context
+        for width in (*args[1:], *kwargs.values()):  # the first argument is the filtered value, or jinja2's context
             _check_width(width)
         return filter_(*args, **kwargs)
 

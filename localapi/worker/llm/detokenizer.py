@@ -1,11 +1,10 @@
 """Turn tokens into text one at a time: the same text that the tokenizer gives for all of them, in whole characters.
 
-mlx-lm's own streaming detokenizers are not used: they raise KeyError for characters outside the byte alphabet, take a
-NUL byte for a missing one, and trim spaces. This module knows no MLX. A tokenizer is what transformers calls a fast
-one.
+mlx-lm's own streaming detokenizers are not used: they raise KeyError for characters outside the byte alphabet, treat a
+NUL byte as missing, and trim spaces. This module knows no MLX. A tokenizer is what transformers calls a fast one.
 
 Tokens that a model marks as special never become text, unless they are markers that a later stage reads (`<think>`,
-`<tool_call>`). Spaces before punctuation stay as generated (`clean_up_tokenization_spaces` is off: it breaks code).
+`<tool_call>`). Spaces before punctuation are kept as generated (`clean_up_tokenization_spaces` is off: it breaks code).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 class TextStream(Protocol):
-    """The text of one answer."""
+    """Text of one response."""
 
     def push(self, token: int) -> str:
         """Return the text that became certain with this token."""
@@ -44,7 +43,7 @@ class TextStream(Protocol):
 
 
 class Detokenizer:
-    """Create a `TextStream` for each answer of one model."""
+    """Factory of a `TextStream` for each response of one model."""
 
     def __init__(self, tokenizer: Tokenizer, *, markers: Collection[int] = ()) -> None:
         """`markers`: special tokens that are text nevertheless."""
@@ -61,7 +60,7 @@ class Detokenizer:
         return _ByteStream(self.token_bytes)
 
     def token_bytes(self, token: int) -> bytes:
-        """Return what a token adds to the answer. Each token of the vocabulary is looked up once."""
+        """Return what a token adds to the response. Each token of the vocabulary is looked up once."""
         known = self._table.get(token)
         if known is None:
             name = None if token in self._skipped else self._tokenizer.convert_ids_to_tokens(token)
@@ -85,10 +84,10 @@ class _ByteStream:
 
 
 class _WindowStream:
-    """Decoder for any other tokenizer: decode the last few tokens again and take what is new.
+    """Decoder for any other tokenizer: decode the last few tokens again and return what is new.
 
-    The window starts with tokens whose text is known, so that what the tokenizer does at the start of a text (most drop
-    a space) happens there and not between two tokens.
+    The window starts with tokens whose text is known, so that anything the tokenizer does at the start of a text (most
+    drop a space) happens there and not between two tokens.
     """
 
     CONTEXT = 6
@@ -127,7 +126,7 @@ def byte_reading(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
     expected = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     for reading in (_byte_level, _sentencepiece):
         text = b"".join(map(reading, names)).decode("utf-8", "replace")
-        # Some sentencepiece models drop the text's first space. So do we, in every answer.
+        # Some sentencepiece models drop the text's first space. So do we, in every response.
         if _REPLACEMENT not in expected and text.lstrip(" ") == expected.lstrip(" "):
             return reading
     return None

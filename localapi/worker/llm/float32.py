@@ -1,8 +1,8 @@
-"""Convert weights to float32 on a processor, which takes more memory and is several times as fast.
+"""Convert weights to float32 on a CPU, which takes more memory and is several times as fast.
 
 MLX's CPU build leaves float32 products to a BLAS and computes all others itself, those of quantised weights and of 16
-bits, on one core and for each row of a prompt anew. With OpenBLAS float32 is ten times faster with prompts. Whether it
-is faster on this machine, for weights of this kind, is measured once and kept in the cache.
+bits, on one core and anew for each row of a prompt. With OpenBLAS, float32 is ten times faster for prompts. Whether it
+is faster on this machine, for weights of this kind, is measured once and cached.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from localapi.system.whole_file import write_whole
 from localapi.worker.llm import row_products
 
 SHARE: Final = 0.5
-"""Share of the free memory that the weights may take. The rest is for conversations and other programs."""
+"""Maximum share of the free memory for the weights. The rest is for conversations and other programs."""
 PROMPT_GAIN: Final = 1.5
 """Required speed-up of prompts."""
 DECODE_GAIN: Final = 1.05
@@ -42,7 +42,7 @@ TOLERANCE: Final = 1e-3
 SMALL_BYTES: Final = 32 * 2**20
 """Size of float32 weights below which models spend their time elsewhere."""
 AGAIN_SECONDS: Final = 24 * 3600
-"""Time after which a gain that was too small is measured again: the machine may have been busy."""
+"""Time after which a gain that was too small is measured again, because the machine may have been busy."""
 _SAMPLE_BYTES: Final = 48 * 2**20
 """Size of the float32 weights that are measured: more than fast caches hold, because a token reads the whole model."""
 DIRECT_SIZE: Final = 1_000_000
@@ -69,11 +69,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Widened:
-    """The result for a model's weights."""
+    """Result for a model's weights."""
 
     done: bool = False
     says: str = ""
-    """A note for users; empty if there was nothing to decide."""
+    """Note for users; empty if there was nothing to decide."""
 
 
 AS_STORED: Final = Widened()
@@ -82,7 +82,7 @@ AS_STORED: Final = Widened()
 def widen(model: Any, *, asked: bool, blas: str) -> Widened:
     """Convert the model's weights to float32 if that is possible and faster.
 
-    `asked`: the entry demands it, so nothing is compared. `blas`: the library, for the cache of measurements.
+    If `asked`, the entry requires it, so nothing is compared. `blas` is the library, for the cache of measurements.
     """
     kinds: dict[str, list[Any]] = {}
     for _, module in model.named_modules():
@@ -95,13 +95,13 @@ def widen(model: Any, *, asked: bool, blas: str) -> Widened:
     free = available_bytes()
     if needed > SHARE * free and not asked:
         sizes = f"as float32 they would take {readable(needed)}, and {readable(free)} are free"
-        return Widened(says=f"Weights stay as stored: {sizes}")
-    # The kind of most weights decides: a model of which one half is float32 has the disadvantages of both.
+        return Widened(says=f"Weights are kept as stored: {sizes}")
+    # The kind of most weights decides: a half-converted model has the disadvantages of both.
     kind, modules = max(kinds.items(), key=lambda each: sum(_float32_bytes(module) for module in each[1]))
     gain = _known(f"{kind} {blas}", lambda: measure_gain(modules))
     speeds = f"prompts are {gain.prompt:.1f} times as fast and answers {gain.decode:.1f} times"
     if not asked and not (gain.prompts if _quantised(modules[0]) else gain.all):
-        return Widened(says=f"Weights stay as stored: as float32 {speeds} on this machine")
+        return Widened(says=f"Weights are kept as stored: as float32 {speeds} on this machine")
     both = not asked and not gain.all
     _replace(model, keep_stored=both)
     also = "; answers use the stored weights" if both else ""
@@ -109,10 +109,10 @@ def widen(model: Any, *, asked: bool, blas: str) -> Widened:
 
 
 def _kind(module: Any) -> str:
-    """Return what determines a layer's speed; empty if it is float32, or not to be converted.
+    """Return what determines a layer's speed; empty if it is float32, or should not be converted.
 
-    Only MLX's own layers are converted: an architecture's own may use their numbers in other ways. Experts are not
-    converted either: a token reads only a few of them, and together they are most of a model.
+    Only MLX's own layers are converted: an architecture's own layers may use their numbers in other ways. Experts are
+    not converted either: a token reads only a few of them, and together they are most of a model.
     """
     if _quantised(module):
         return f"{module.mode} {module.bits} {module.group_size} {module.scales.dtype}"
@@ -153,12 +153,12 @@ def _exact(module: Any) -> dict[str, mx.array]:
 
 
 def _by_columns(weight: mx.array) -> mx.array:
-    """Return the same weight in the layout of the product. OpenBLAS then copies no small one for single rows."""
+    """Return the same weight in the layout of the product: OpenBLAS then copies no small ones for single rows."""
     return mx.contiguous(weight.T).T if weight.size < DIRECT_SIZE else weight
 
 
 class _LinearForPrompts(Linear):
-    """A layer that computes single rows with the quantised weights."""
+    """Layer that computes single rows with the quantised weights."""
 
     def __call__(self, x: mx.array) -> mx.array:
         if x.size == x.shape[-1]:
@@ -168,7 +168,7 @@ class _LinearForPrompts(Linear):
 
 
 class _EmbeddingForPrompts(Embedding):
-    """An embedding that does the same, because it is also the last layer of some models."""
+    """Embedding that does the same, because it is also the last layer of some models."""
 
     def as_linear(self, x: mx.array) -> mx.array:
         if x.size == x.shape[-1]:
@@ -201,7 +201,10 @@ def _replace(model: Any, *, keep_stored: bool) -> None:
 
 
 def measure_gain(modules: Sequence[Any]) -> Gain:
-    """Measure how much faster some of these layers are in float32. All are of one kind. No gain if results differ."""
+    """Measure how much faster some of these layers, all of one kind, are in float32.
+
+    There is no gain if results differ.
+    """
     sample = list(_sample(modules))
     weights = [_by_columns(_weight(module)) for module in sample]
     mx.eval(weights)
@@ -258,7 +261,7 @@ def _product(module: Any, x: mx.array, numbers: Mapping[str, mx.array]) -> mx.ar
 
 
 def _timed(compute: Callable[[], list[mx.array]]) -> float:
-    """Return the least seconds of a few tries."""
+    """Return the minimum seconds of a few attempts."""
     best = float("inf")
     for _ in range(_REPEATS):
         began = time.perf_counter()
@@ -268,7 +271,7 @@ def _timed(compute: Callable[[], list[mx.array]]) -> float:
 
 
 def _right(module: Any, weight: mx.array) -> bool:
-    """Return True if a product with this weight equals the layer's own, which is computed in float32, too.
+    """Return True if a product with this weight equals the layer's own, which is also computed in float32.
 
     The stored layer would be summed in 16 bits, which has an error of a tenth in long rows.
     """
@@ -291,7 +294,7 @@ def _known(what: str, measure: Callable[[], Gain]) -> Gain:
     except (OSError, ValueError, TypeError):
         pass  # not measured yet
     gain = measure()
-    with contextlib.suppress(OSError):  # a full disk, or one that may not be written: it is measured again next time
+    with contextlib.suppress(OSError):  # a full or read-only disk: it is measured again next time
         write_whole(file, json.dumps(asdict(gain)).encode())
     return gain
 

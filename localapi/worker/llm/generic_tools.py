@@ -1,6 +1,6 @@
 """Tools for a model whose chat template has none: a system message explains them, and calls are JSON.
 
-The same text says how an answer calls, so `formats.GENERIC` reads it and spells forced calls.
+The same text describes how a response calls them, so `formats.GENERIC` reads it and spells forced calls.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 def explained(messages: Sequence[Message], tools: Sequence[dict[str, Any]], spelling: Spelling) -> list[Message]:
     """Return the messages with the tools explained in the system message.
 
-    `spelling`: how the model calls them, if it was trained to although its template does not show it.
+    `spelling` is the model's own form of calls, if it was trained on one that its template does not show.
     """
     if not tools:
         return list(messages)
@@ -48,7 +48,7 @@ def as_text(messages: Sequence[Message]) -> list[Message]:
 
 
 def _example(spelling: Spelling) -> str:
-    """Return a call with words in the place of its parts."""
+    """Return a call with words in place of its parts."""
     if spelling.argument is not None:
         opening, closing = spelling.argument
         opening = opening.replace("{text}", "true")

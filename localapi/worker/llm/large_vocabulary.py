@@ -18,7 +18,7 @@ BLOCK: Final = 64
 """Tokens of which only the likeliest counts in the coarse pass of `kth_largest`."""
 BINS: Final = 1024
 BINS_PER_UNIT: Final = 32
-"""Bins of `nucleus_limit` for a factor of e in the probability. The last one holds all that are less likely."""
+"""Bins of `nucleus_limit` for a factor of e in the probability. The last bin contains everything less likely."""
 
 
 class SamplingLimits(NamedTuple):
@@ -31,7 +31,7 @@ class SamplingLimits(NamedTuple):
 
 
 def draw(logits: Floats, limits: SamplingLimits, uniform: float) -> int:
-    """Return a random token. `logits`: (vocabulary,); `uniform`: a random number from 0 to below 1.
+    """Return a random token, given `logits` (vocabulary,) and `uniform`, a random number from 0 to below 1.
 
     The token is the first one, in the vocabulary's order, at which the probabilities of the tokens so far, among those
     within the limits, exceed `uniform`. The temperature applies after the limits.
@@ -80,7 +80,7 @@ def nucleus_limit(logits: Floats, top_p: float) -> float:
 
 
 def kth_largest(values: Floats, k: int) -> float:
-    """Return the k-th largest value. `k`: from 1 to the number of values.
+    """Return the k-th largest value, for k from 1 to the number of values.
 
     The k-th largest of the blocks' maxima is at most that, so only values from there on are partitioned.
     """

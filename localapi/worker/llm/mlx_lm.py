@@ -34,7 +34,7 @@ from localapi.worker.protocol import (
 
 MEGABYTE = 1024 * 1024
 DRAFT_SHARE = 0.25
-"""Memory for prompt prefixes that a draft model gets, beside the model's own: a share of `prefix_cache_mb`."""
+"""Memory for prompt prefixes that a draft model gets in addition to the model's own: a share of `prefix_cache_mb`."""
 
 
 def load(options: dict[str, Any], host: Host) -> Model:
@@ -50,7 +50,7 @@ def load(options: dict[str, Any], host: Host) -> Model:
 
 
 def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
-    """Return what a rank does: rank 0 answers the requests, the others follow it."""
+    """Return the part of a rank: rank 0 answers the requests, the others follow it."""
     groups: list[mx.distributed.Group] = []
     listener = plans.listen(rank) if rank.number == 0 else None  # before the others can ask
 
@@ -66,7 +66,7 @@ def _load_part(options: dict[str, Any], host: Host, rank: Rank) -> Model:
     connection = plans.connect(rank)
     recognised(loaded.tokenizer, options)  # the tokens that end an answer are those of rank 0
     caches = empty_caches(loaded.model)
-    _footprint(loaded, None, caches)  # rank 0 measures, and the numbers go through all ranks
+    _footprint(loaded, None, caches)  # rank 0 measures, and the numbers go to all ranks
     batch = Batch(
         loaded.model,
         stop_tokens=sorted(loaded.tokenizer.eos_token_ids),
@@ -90,9 +90,9 @@ class MlxLm(Answerer):
         wake: Callable[[], None],
         lead: Lead | None = None,
     ) -> None:
-        """`options`: the entry's identity, as in `backends.mlx_lm`. `wake`: as in `Host`. Raise CannotLoad.
+        """Load a model from the entry's identity, as in `backends.mlx_lm`; `wake` is as in `Host`. Raise CannotLoad.
 
-        `lead`: sends plans to the processes that hold the other parts of the model.
+        `lead` sends plans to the processes that hold the other parts of the model.
         """
         text = TextSide(loaded.tokenizer, loaded.config, options, loaded.index)
         max_rows: int = options.get("max_batch", 32)
@@ -113,7 +113,7 @@ class MlxLm(Answerer):
             )
         else:
             max_stall_seconds = options.get("max_stall_ms", 100) / 1000
-            # Ranks know the tokens that rank 0 has sampled, and not what it would guess.
+            # Ranks know the tokens that rank 0 has sampled, but not what it would guess.
             may_speculate = lead is None and options.get("speculation", "auto") == "auto"
             drafter = None
             if draft is not None:
@@ -151,7 +151,7 @@ def trained_context(config: dict[str, Any]) -> int | None:
 
 
 def _loaded(loaded: LoadedModel, asked: int | None, prompts: PromptWriter, lone: str) -> Loaded:
-    """Return what the server should know about the model. `lone`: why it answers one request at a time, if it does."""
+    """Return the facts about the model for the server. `lone` is why it answers one request at a time, if it does."""
     own = trained_context(loaded.config)
     notes = [] if prompts.has_template else [NO_TEMPLATE_NOTE]
     if asked and own and asked > own:

@@ -1,6 +1,6 @@
 """Turn a conversation into tokens: OpenAI's messages and tools, through the model's chat template.
 
-This module knows templates and what they expect. It knows neither MLX nor sampling.
+This module knows templates and what they expect, but neither MLX nor sampling.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from localapi.worker.protocol import (
 )
 
 LEVELS: Final = ("none", "no_think", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Levels from no thinking, which Hunyuan calls no_think, to the most."""
+"""Levels from no thinking, which Hunyuan calls no_think, to the maximum."""
 _USUAL: Final = ("low", "medium", "high")
 """The levels of a template that writes any word into the prompt (gpt-oss)."""
 _QUOTED: Final = re.compile(rf"[\"'](?P<level>{'|'.join(LEVELS)})[\"']")
@@ -47,7 +47,7 @@ def known_levels(template: str) -> tuple[str, ...]:
 
 
 def nearest_level(level: str, known: Sequence[str]) -> str:
-    """Return the known level that is nearest to this one; of two, the lower. An unknown word is returned as it is."""
+    """Return the known level nearest to this one; of two, the lower. An unknown word is returned unchanged."""
     if level in known or level not in LEVELS:
         return level
     place = LEVELS.index(level)
@@ -77,7 +77,7 @@ class Rendering:
         self._options = writer.options(request)
 
     def text(self, messages: list[dict[str, Any]], *, answer: bool) -> str:
-        """Return the template's text for these messages. `answer`: up to where the answer begins."""
+        """Return the template's text for these messages. With `answer`, up to where the response begins."""
         return self._writer.templated(messages, self._request, self._options, prompt=answer, seconds=self._seconds)
 
     def encode(self, text: str) -> list[int]:
@@ -98,7 +98,7 @@ class TemplateTooSlow(PromptRefused):
 
 
 class PromptWriter:
-    """Write one model's prompts."""
+    """Writer of one model's prompts."""
 
     def __init__(self, tokenizer: Any) -> None:
         """`tokenizer`: mlx-lm's TokenizerWrapper."""
@@ -117,10 +117,10 @@ class PromptWriter:
         known = [name for name in TOOL_VARIABLES if self._knows(name)]
         self._tools_variable = known[0] if known else TOOL_VARIABLES[0]
         is_shown = self.has_template and (self._template is None or bool(known))
-        # Templates of DeepSeek write calls and do not mention tools.
+        # Templates of DeepSeek write calls but do not mention tools.
         self._explains_tools = self._spelling is not None and (self._is_generic or not is_shown)
         self.shows_tools = is_shown or self._explains_tools
-        """True if the model is told about tools."""
+        """True if the template shows tools to the model."""
         switched = any(map(self._knows, (*THINKING_SWITCHES, THINKING_BUDGET)))
         levels = self._knows(THINKING_LEVEL)
         self._levels = known_levels(self._template or "")
@@ -134,9 +134,9 @@ class PromptWriter:
     def tokens(
         self, request: Chat, check: Callable[[str], None] | None = None, *, seconds: float = RENDER_SECONDS
     ) -> list[int]:
-        """Return the prompt, ready for the answer. `check` may refuse its text.
+        """Return the prompt, ready for the response. `check` may refuse its text.
 
-        Raise PromptRefused and what `check` raises. Raise TemplateTooSlow if the template takes longer than
+        Raise PromptRefused and the errors of `check`. Raise TemplateTooSlow if the template takes longer than
         `seconds`.
         """
         text = self.text(request, check, seconds=seconds)
@@ -182,10 +182,10 @@ class PromptWriter:
     def _message(self, message: Message, names: Mapping[str, str], ids: Mapping[str, str]) -> dict[str, Any]:
         """Return the message as templates expect it, in OpenAI's form with the content as text.
 
-        `names`, `ids`: the functions of the calls in the conversation, and the ids for the template, by their ids.
+        `names` and `ids` are the functions of the calls in the conversation, and the ids for the template, by call id.
         """
         written: dict[str, Any] = {"role": message.role, "content": message.text}
-        # Templates often drop messages silently whose role they do not name.
+        # Templates often silently drop messages whose role they do not name.
         if message.role == "developer" and self._template is not None and "developer" not in self._template:
             written["role"] = "system"
         if message.name is not None:
@@ -193,7 +193,7 @@ class PromptWriter:
         if message.reasoning is not None:
             written["reasoning_content"] = message.reasoning
             if "reasoning_content" not in (self._template or "reasoning_content"):
-                written["thinking"] = message.reasoning  # gpt-oss and LFM2.5 call it so
+                written["thinking"] = message.reasoning  # the name in gpt-oss and LFM2.5
         if message.call_id is not None:
             written["tool_call_id"] = ids.get(message.call_id, message.call_id)
             if message.call_id in names:  # which OpenAI's API does not repeat, and Kimi's template reads
@@ -233,9 +233,9 @@ class PromptWriter:
         return self._template is not None and reads_variable(self._template, variable)
 
     def _apply(self, messages: list[dict[str, Any]], **options: Any) -> Any:
-        """Return what transformers renders.
+        """Return the output of transformers.
 
-        mlx-lm's wrapper would turn thinking on where the template has it off; it is needed if it has a program.
+        mlx-lm's wrapper would enable thinking where the template disables it; it is needed if it has a program.
         """
         if getattr(self._tokenizer, "_chat_template", None) is not None:
             return self._tokenizer.apply_chat_template(messages, **options)
@@ -248,14 +248,14 @@ class PromptWriter:
     def templated(
         self, messages: list[dict[str, Any]], request: Chat, options: dict[str, Any], *, prompt: bool, seconds: float
     ) -> str:
-        """Return the template's text for the messages. `prompt`: up to where the answer begins.
+        """Return the template's text for the messages. With `prompt`, up to where the response begins.
 
         Raise TemplateTooSlow.
         """
         tools = offered_tools(request)
         if tools and not self.shows_tools:
             raise PromptRefused(
-                "This model's chat template shows no tools to it. Remove them, or set tool_format: generic in its "
+                "This model's chat template does not support tools. Remove them, or set tool_format: generic in its "
                 "entry.",
                 "tools",
             )
@@ -274,8 +274,8 @@ class PromptWriter:
                 )
             )
 
-        # Some templates need the fields that OpenAI's API lets clients leave out. The others do not show them.
-        # Others, made for conversations with tools, need a list even if it is empty; and some, all of a schema.
+        # Some templates need the fields that OpenAI's API lets clients omit; the others do not show them. Others,
+        # made for conversations with tools, need a list even if it is empty; and some need a full schema.
         complete = [described(tool) for tool in tools]
         refusal: Exception | None = None
         shown: list[list[dict[str, Any]] | None] = []
@@ -296,9 +296,9 @@ class PromptWriter:
     def _with_thinking_apart(
         self, messages: list[dict[str, Any]], *, continues: bool
     ) -> Iterator[list[dict[str, Any]]]:
-        """Yield the messages with the thinking of a prefilled answer in its own field, if there is any.
+        """Yield the messages with the reasoning of a prefilled response in its own field, if there is any.
 
-        Templates that take it out of the content themselves do not end with the content, as transformers demands.
+        Templates that take it out of the content themselves do not end with the content, as transformers requires.
         """
         start, end = self._tokenizer.think_start, self._tokenizer.think_end
         text = str(messages[-1].get("content") or "") if messages else ""
@@ -311,7 +311,7 @@ class PromptWriter:
     def _first_form(
         self, messages: list[dict[str, Any]], render: Callable[[list[dict[str, Any]]], str], seconds: float
     ) -> str:
-        """Render the first form of the messages that the template writes completely. Raises its first error.
+        """Render the first form of the messages that the template writes completely. Raise its first error.
 
         Raise PromptRefused if no form keeps what a model needs to know.
         """
@@ -354,7 +354,7 @@ def offered_tools(request: Chat) -> list[dict[str, Any]]:
 
 @contextmanager
 def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
-    """Turn errors of templates and tokenizers into PromptRefused, because they are about these messages."""
+    """Turn errors of templates and tokenizers into PromptRefused, because they concern these messages."""
     try:
         yield
     except PromptRefused:
@@ -363,7 +363,7 @@ def _refusing(messages: list[dict[str, Any]]) -> Iterator[None]:
         if _SURROGATE.search(json.dumps(messages, ensure_ascii=False, default=str)):
             raise PromptRefused("A message contains half of a surrogate pair, which is not a character.") from error
         reason = str(error)
-        if len(reason) > LONGEST_REASON:  # transformers repeats the whole conversation in some
+        if len(reason) > LONGEST_REASON:  # some errors of transformers repeat the whole conversation
             reason = f"{reason[:LONGEST_REASON]}…"
         raise PromptRefused(f"The model's chat template refuses these messages: {reason}") from error
 

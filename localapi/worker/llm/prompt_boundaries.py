@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from localapi.worker.llm.prompt import Rendering
 
 LEAST_TOKENS = 8
-"""Shorter beginnings are not worth storing: the mark that starts a text, the name of a role."""
+"""Minimum tokens of a prefix worth storing; shorter ones are the mark that starts a text, or the name of a role."""
 
 Message = dict[str, Any]
 
@@ -21,9 +21,9 @@ def boundaries(
     """Return the points of a prompt where other prompts are likely to differ from it, in order, after `start`.
 
     They are the start of the first user message, and the start and the end of the last message: for the same system
-    prompt, another try at the last turn, and the next turn (whose template may write this answer in another way,
-    without its reasoning). A point is left out if the template writes a message differently when others follow it, or
-    if a token spans it. This takes at most four renderings as text, and tokenizes only the shorter side of a point.
+    prompt, another attempt at the last turn, and the next turn (whose template may write this response differently,
+    without its reasoning). A point is omitted if the template writes a message differently when others follow it, or if
+    a token spans it. This takes at most four renderings as text, and tokenizes only the shorter side of a point.
     """
     text = _text(rendering, messages, answer=True)
     if not text or not tokens:
@@ -52,7 +52,7 @@ def segments(tokens: Sequence[int], start: int, ends: Sequence[int]) -> list[lis
 def _text(rendering: Rendering, messages: Sequence[Message], *, answer: bool) -> str:
     try:
         return rendering.text(list(messages), answer=answer)
-    except Exception:  # templates may refuse a system prompt alone, or two user messages in a row
+    except Exception:  # templates may refuse a system prompt alone, or two consecutive user messages
         return ""
 
 

@@ -1,7 +1,7 @@
-"""Find what a chat template leaves out of a conversation, and write the messages in a way that it keeps.
+"""Find what a chat template drops from a conversation, and write the messages in a form that it keeps.
 
-Templates drop silently what they do not expect: a system message that is not the first, a call beside text, an earlier
-reasoning. The only way to find out is to render the messages with a text in the place that occurs nowhere else.
+Templates silently drop what they do not expect: a system message that is not the first, a call with text, earlier
+reasoning. The only way to find out is to render the messages with a text that occurs nowhere else.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _INSTRUCTIONS: Final = ("system", "developer")
 
 
 def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[Message]]:
-    """Yield the messages, and then the same in other forms; the best comes first.
+    """Yield the messages, then the same messages in other forms; the best comes first.
 
-    `spelling`: how the model writes calls, for templates that do not write them.
+    `spelling` is how the model writes calls, for templates that do not write them.
     """
     seen: list[list[Message]] = []
     for instructed in _with_instructions(messages):
@@ -43,10 +43,9 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
 
 
 def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[str] = frozenset()) -> list[int]:
-    """Return the numbers of the messages whose text or calls the template leaves out of `text`.
+    """Return the numbers of the messages whose text or calls the template drops from `text`.
 
-    `render`: renders the messages. `also`: other roles whose text is looked for, beside that of instructions, calls,
-    and text beside calls.
+    `render` renders the messages. `also` are further roles to check, besides instructions, calls, and text with calls.
     """
     marked = list(messages)
     wanted: dict[str, int] = {}
@@ -69,7 +68,7 @@ def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[
         return []
     try:
         found = render(marked)
-    except Exception:  # a template that is particular about names or texts: what it writes cannot be told
+    except Exception:  # a template that is particular about names or texts: its output cannot be checked
         return []
     return sorted({at for mark, at in wanted.items() if mark not in found})
 
@@ -77,9 +76,9 @@ def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[
 def losses(
     messages: Sequence[Message], form: list[Message], text: str, render: Render
 ) -> tuple[tuple[bool, bool, int], str]:
-    """Return how much a form of the messages loses, to compare with others, and why it cannot be sent; empty if it can.
+    """Return how much a form of the messages loses, and why it cannot be sent; empty if it can.
 
-    `text`: what the template writes for the form.
+    The loss is for comparison with other forms. `text` is the template's output for the form.
     """
     spelled = has_calls(messages) and not has_calls(form)
     moved = _instructions(messages) and not _instructions(form)
@@ -90,11 +89,11 @@ def losses(
     if dropped:
         at = _instructions(messages)[-1]
         problem = (
-            f"The model's chat template leaves out the message of role {messages[at]['role']} at messages[{at}]. "
+            f"The model's chat template drops the message of role {messages[at]['role']} at messages[{at}]. "
             "Put its text into a user message."
         )
     elif spelled and numbers:
-        problem = "The model's chat template leaves out calls of tools. Send them as text."
+        problem = "The model's chat template drops tool calls. Send them as text."
     return (bool(problem), call_history.loses_arguments(form, text), len(numbers)), problem
 
 
@@ -129,7 +128,7 @@ def _with_instructions(messages: list[Message]) -> Iterator[list[Message]]:
 
 
 def _without_empty_content(messages: list[Message]) -> list[Message]:
-    """Return the messages with no content, rather than empty content, beside calls: DeepSeek V3 asks for that."""
+    """Return the messages with no content, rather than empty content, for calls, as DeepSeek V3 requires."""
     return [
         {**message, "content": None} if message.get("tool_calls") and not message.get("content") else message
         for message in messages
@@ -137,7 +136,7 @@ def _without_empty_content(messages: list[Message]) -> list[Message]:
 
 
 def _apart(messages: list[Message]) -> list[Message]:
-    """Return the messages with the text beside calls in a separate message."""
+    """Return the messages with the text of calls in a separate message."""
     found: list[Message] = []
     for message in messages:
         if message.get("tool_calls") and message.get("content"):
@@ -150,7 +149,7 @@ def _apart(messages: list[Message]) -> list[Message]:
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """Return the messages with those of one role in a row as one, for templates whose roles must alternate."""
+    """Return the messages with consecutive ones of the same role merged, for templates whose roles must alternate."""
     found: list[Message] = []
     for message in messages:
         before = found[-1] if found else message
@@ -165,9 +164,9 @@ def _joined(messages: list[Message]) -> list[Message]:
 
 
 def _one_by_one(messages: list[Message]) -> list[Message]:
-    """Return the messages with each of several calls in a separate message, and its result behind it.
+    """Return the messages with each of several calls in a separate message, followed by its result.
 
-    gpt-oss calls one function at a time, and its template leaves out the others.
+    gpt-oss calls one function at a time, and its template drops the others.
     """
     found: list[Message] = []
     results: list[Message] = []

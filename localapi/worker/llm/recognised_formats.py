@@ -1,7 +1,7 @@
 """Print how models write tool calls and reasoning, for `localapi doctor`.
 
-`python -P -m localapi.worker.llm.recognised_formats OPTIONS...`, each an object of an entry's options in JSON with a
-`folder`. Prints a line of JSON for each as soon as it is known. Weights are not read.
+`python -P -m localapi.worker.llm.recognised_formats OPTIONS...`, where each argument is a JSON object with an entry's
+options and a `folder`. Prints a line of JSON for each as soon as it is known. Weights are not read.
 """
 
 from __future__ import annotations

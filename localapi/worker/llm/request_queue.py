@@ -1,7 +1,7 @@
-"""The queue of requests that have not been started, in the order of their arrival.
+"""Queue of requests that have not been started, in order of arrival.
 
-A long text or a grammar is read on a thread meanwhile, so that no answer waits for it, and requests that are ready do
-not wait for it either. A short text is read when its turn comes, because that takes less time than handing it over.
+A long text or a grammar is read on a thread meanwhile, so that no response waits for it, and ready requests do not wait
+for it either. A short text is read when its turn comes, because that takes less time than handing it over.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from localapi.worker.protocol import (
 )
 
 LONG_TEXT = 16_384
-"""Texts of at least this many characters are read on the thread. Tokenizing takes about a second per million."""
+"""Minimum characters of texts that are read on the thread. Tokenizing takes about a second per million."""
 SHORT_SECONDS = 0.1
-"""Time for which all answers may wait for the template of a short text. If it takes longer, the thread renders it."""
+"""Time for which all responses may wait for the template of a short text. If it takes longer, the thread renders it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class QueuedRequest:
 
     request: TextRequest
     characters: int
-    """Characters that are still to be read."""
+    """Characters still to be read."""
     reading: Future[Prompt] | None
 
     @property
@@ -50,9 +50,9 @@ class RequestQueue:
     """The queue of one model."""
 
     def __init__(self, read: Callable[[TextRequest, float], Prompt], wake: Callable[[], None]) -> None:
-        """`read`: called on any thread, with a time limit for the template in seconds.
+        """Create a queue; `read` is called on any thread, with a time limit for the template in seconds.
 
-        `wake`: called on any thread when `ready` may have changed.
+        `wake` is called on any thread when `ready` may have changed.
         """
         self._read = read
         self._wake = wake
@@ -76,7 +76,7 @@ class RequestQueue:
         self._queue.append(self._on_the_thread(request))
 
     def cancel(self, id: int) -> None:  # noqa: A002
-        """Forget a request. A text that is being read is read to its end."""
+        """Drop a request. A text that is being read is read to its end."""
         for arrival in [arrival for arrival in self._queue if arrival.request.id == id]:
             self._queue.remove(arrival)
             if arrival.reading is not None:
@@ -91,7 +91,7 @@ class RequestQueue:
     def prompt(self, arrival: QueuedRequest) -> Prompt | None:
         """Return the request's prompt; None if its template is slow.
 
-        In that case the thread reads it, and the request can be taken again. Raises what reading raises.
+        In that case the thread reads it, and the request can be taken again. Raise the errors of reading.
         """
         if arrival.reading is not None:
             return arrival.reading.result()
@@ -121,7 +121,7 @@ def characters(request: TextRequest) -> int:
 
 
 def _length(message: Message) -> int:
-    """Return the length of everything in a message: agents write whole files into the arguments of calls.
+    """Return the length of everything in a message, because agents write whole files into the arguments of calls.
 
     An image counts as a long text, because decoding takes as long as reading one.
     """

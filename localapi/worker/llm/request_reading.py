@@ -28,21 +28,22 @@ class ContextExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The tokens that the model reads."""
+    """Tokens that the model reads."""
 
     tokens: list[int]
     text: str = ""
-    """The text of the tokens if the request asks for it."""
+    """Text of the tokens, if the request needs it."""
     boundaries: list[int] = field(default_factory=list)
-    """Lengths of its beginnings that later prompts may share."""
+    """Lengths of prefixes that later prompts may share."""
     media: Any = None
-    """Images and recordings of the text, if the tokens are still to be made of all: `worker.vlm.senses.Media`."""
+    """Images and recordings of the text, if the tokens must still be made from all of them: `worker.vlm.senses.Media`.
+    """
     sight: Any = None
-    """Input of the model beside tokens: `worker.vlm.senses.Sight`."""
+    """Input of the model besides tokens: `worker.vlm.senses.Sight`."""
 
 
 class RequestReader:
-    """Read the requests to one model."""
+    """Reader of the requests to one model."""
 
     def __init__(
         self, tokenizer: Any, prompts: PromptWriter, *, name: str, context_length: int | None, needs_boundaries: bool
@@ -108,15 +109,13 @@ class RequestReader:
                 raise ContextExceeded(self._too_long(f"at least {least}"))
 
     def check_form(self, request: TextRequest) -> None:
-        """Raise GrammarRefused for a grammar that never comes to an end."""
+        """Raise GrammarRefused for a grammar that never ends."""
         form = request.form if isinstance(request, Answering) else None
         if isinstance(form, Lark) and not comes_to_an_end(form.text, self._marks):
-            raise GrammarRefused(
-                "The grammar never comes to an end: some rules only repeat. Give every rule a way to finish."
-            )
+            raise GrammarRefused("The grammar never ends: some rules only repeat. Give every rule a way to finish.")
 
     def check_length(self, tokens: list[int]) -> None:
-        """Raise ContextExceeded for a prompt that does not fit the model's context."""
+        """Raise ContextExceeded for a prompt that exceeds the model's context."""
         if self._context_length is not None and len(tokens) >= self._context_length:
             raise ContextExceeded(self._too_long(str(len(tokens))))
 
@@ -125,7 +124,7 @@ class RequestReader:
 
 
 def longest_token(tokenizer: Any) -> int | None:
-    """Return the most bytes of text that one token stands for; None if the tokenizer may drop text."""
+    """Return the maximum bytes of text that one token stands for; None if the tokenizer may drop text."""
     tokens = tokenizer.encode(_PROBE, add_special_tokens=False)
     text = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     composed = unicodedata.normalize("NFC", _PROBE)

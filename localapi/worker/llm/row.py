@@ -1,6 +1,6 @@
-"""One answer while it grows: from tokens to the events of OpenAI's API. This module knows no MLX.
+"""One response while it grows: from tokens to the events of OpenAI's API. This module knows no MLX.
 
-A request has one row for each of its `n` answers. What they have in common is counted in their `RequestTotals`.
+A request has one row for each of its `n` responses. What they have in common is counted in their `RequestTotals`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,33 @@ FinishReason = Literal["stop", "length"]
 
 
 class Processor(Protocol):
-    """Changes the logits before a token is sampled. It never raises; `error` is set if something went wrong."""
+    """Processor that changes the logits before a token is sampled.
+
+    It never raises; `error` is set if something went wrong.
+    """
 
     error: Exception | None
 
     def __call__(self, tokens: Any, logits: Any) -> Any:
-        """Return the changed logits. `tokens`: prompt and answer so far; they may have grown by several."""
+        """Return the changed logits.
+
+        `tokens` are the prompt and the response so far; they may have grown by several.
+        """
 
     def forced(self, token: int) -> list[int]:
-        """Return the tokens that must follow if this one is the next."""
+        """Return the tokens that must follow if this is the next one."""
 
 
 @dataclass(slots=True)
 class RequestTotals:
-    """The totals of the rows of one request."""
+    """Totals of the rows of one request."""
 
     id: int
     prompt_tokens: int
     rows_left: int = 1
     cached_tokens: int = 0
     completion_tokens: int = 0
-    """All generated tokens, including those that end answers, as vLLM and mlx_lm.server count."""
+    """All generated tokens, including those that end responses, as vLLM and mlx_lm.server count."""
     reasoning_tokens: int = 0
 
     def finished(self) -> Finished:
@@ -47,35 +53,35 @@ class RequestTotals:
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One answer, ready for the batch."""
+    """One response, ready for the batch."""
 
     totals: RequestTotals
     choice: int
     prompt: list[int]
-    """The prompt's tokens."""
+    """Tokens of the prompt."""
     max_tokens: int
     reach: int
-    """Tokens of prompt and answer that memory is reserved for."""
+    """Tokens of prompt and response for which memory is reserved."""
     length: int
-    """The number of tokens of both so far."""
+    """Number of tokens of both so far."""
     sampler: Any
     processors: list[Processor]
     answer: AnswerText
     parts: OutputParser | None
-    """None: all text is the answer."""
+    """Output parser; None if all text is the answer."""
     top_logprobs: int | None = None
     form_param: str | None = None
-    """The request's field that gives the answer a form."""
+    """Field of the request that gives the response a form."""
     relaxed: tuple[str, ...] = ()
-    """Places in the request that ask for more than is enforced."""
+    """Places in the request that require more than is enforced."""
     one_call: bool = False
-    """True if the answer ends with its first tool call."""
+    """True if the response ends with its first tool call."""
     boundaries: list[int] = field(default_factory=list)
-    """Lengths of the prompt's beginnings that later prompts may share."""
+    """Lengths of the prompt's prefixes that later prompts may share."""
     sight: Any = None
-    """Input of the model beside the prompt's tokens."""
+    """Input of the model besides the prompt's tokens."""
     copies: list[Row] = field(default_factory=list)
-    """Other answers to the same prompt, which need not compute it again."""
+    """Other responses to the same prompt, which need not compute it again."""
     logprobs: list[TokenLogprob] = field(default_factory=list)
     """Log probabilities of tokens whose text is still held back."""
 
@@ -84,9 +90,9 @@ class Row:
         return self.totals.id
 
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
-        """Add one token; return True if it is the answer's last. A stop token is not text.
+        """Add one token; return True if it is the response's last. A stop token is not text.
 
-        Raises the error of a processor or the sampler.
+        Raise the error of a processor or the sampler.
         """
         self.totals.completion_tokens += 1
         self.length += 1

@@ -1,6 +1,6 @@
-"""Make the rows of a request's answers: how each is sampled, kept in form, bounded and taken apart.
+"""Make the rows of a request's responses: how each is sampled, constrained, limited and parsed.
 
-Knows the tokenizer, and nothing of the batch that the rows join.
+This module knows the tokenizer, but not the batch that the rows join.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from localapi.worker.llm.sampling import penalties_for, sampler_for
 from localapi.worker.protocol import Chat, Complete, Lark, Regex, form_param
 
 UNKNOWN_CONTEXT_ANSWER_TOKENS = 32_768
-"""The longest answer if neither the request nor the model sets a limit."""
+"""Maximum length of a response if neither the request nor the model sets a limit."""
 
 
 class RowMaker:
-    """Makes the rows of one model."""
+    """Maker of rows for one model."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RowMaker:
         self._template_stop = template_stop
 
     def of_chat(self, request: Chat, prompt: Prompt) -> Row:
-        """Return the rows of a conversation's answers. Raise ContextExceeded, PromptRefused and GrammarRefused."""
+        """Return the rows of a conversation's responses. Raise ContextExceeded, PromptRefused and GrammarRefused."""
         tools = offered_tools(request)
         constraint, relaxed = self._constraint(request, prompt)
         row = self._row(request, prompt, constraint)
@@ -87,7 +87,7 @@ class RowMaker:
         return self._row(request, prompt, form)
 
     def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
-        """Return the constraint on the answer, and what the request asks for beyond it. Raise GrammarRefused."""
+        """Return the constraint on the response, and the requirements beyond it. Raise GrammarRefused."""
         form: Spec | None = request.form
         if request.tool_choice == "required":
             form = _tool_calls(request)
@@ -106,9 +106,9 @@ class RowMaker:
         return constraint, constraint.relaxed
 
     def _row(self, request: Chat | Complete, prompt: Prompt, form: Constraint | None) -> Row:
-        """Return the request's first answer, with the others as its copies."""
+        """Return the request's first response, with the others as its copies."""
         if request.n > self._max_rows:
-            raise PromptRefused(f"n is {request.n}; the maximum of this model is {self._max_rows}.", "n")
+            raise PromptRefused(f"n is {request.n}; the maximum for this model is {self._max_rows}.", "n")
         totals = RequestTotals(request.id, len(prompt.tokens), rows_left=request.n)
         max_tokens, reach = self._extent(request, totals.prompt_tokens)
         rows = [
@@ -124,7 +124,7 @@ class RowMaker:
                 processors=self._processors(request, form),
                 answer=AnswerText(
                     self._detokenizer.stream(),
-                    # In chat, the client's stop strings apply to the content alone, so the output parser finds them.
+                    # In chat, the client's stop strings apply only to the content, so the output parser finds them.
                     self._template_stop if isinstance(request, Chat) else request.stop,
                     verbatim=isinstance(request, Complete)
                     or request.continues
@@ -141,9 +141,9 @@ class RowMaker:
         return rows[0]
 
     def _extent(self, request: Chat | Complete, prompt: int) -> tuple[int, int]:
-        """Return the most tokens of an answer, and the length of the row that memory is reserved for.
+        """Return the maximum tokens of a response, and the row length for which memory is reserved.
 
-        Raise ContextExceeded and PromptRefused if that is more than the limit.
+        Raise ContextExceeded and PromptRefused if that exceeds the limit.
         """
         context, longest = self._context_length, self.memory.longest(request.n)
         room = context - prompt if context is not None else request.max_tokens or UNKNOWN_CONTEXT_ANSWER_TOKENS

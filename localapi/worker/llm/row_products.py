@@ -1,8 +1,8 @@
 """Single rows times large float32 weights, by the BLAS's matrix-vector product.
 
-MLX (0.32.4) asks the BLAS for a matrix product also if one of the matrices is a single row, and OpenBLAS then copies
-the whole weight to arrange it for its kernel: most of the time of a decoded token. `cblas_sgemv` reads the weight where
-it is. This file becomes unnecessary when MLX's CPU matmul calls a matrix-vector product by itself.
+MLX (0.32.4) requests a matrix product from the BLAS even if one of the matrices is a single row, and OpenBLAS then
+copies the whole weight to arrange it for its kernel, which is most of the time of a decoded token. `cblas_sgemv` reads
+the weight in place. This file becomes unnecessary when MLX's CPU matmul calls a matrix-vector product by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlx.utils import tree_unflatten
 ROW_MAJOR: Final = 101
 NOT_TRANSPOSED: Final = 111
 LARGE: Final = 1_000_000
-"""Numbers in a weight. OpenBLAS multiplies smaller ones where they are (SMALL_MATRIX_OPT, x86-64 with AVX-512)."""
+"""Minimum numbers in a weight. OpenBLAS multiplies smaller ones in place (SMALL_MATRIX_OPT, x86-64 with AVX-512)."""
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def gemv() -> Any:
 
 
 def takes(x: mx.array, weight: mx.array) -> bool:
-    """Return True if `product` can compute x @ weight.T: one float32 row, a large weight, a BLAS to call."""
+    """Return True if `product` can compute x @ weight.T: one float32 row, a large weight, and a BLAS to call."""
     return gemv() is not None and bool(
         x.size == x.shape[-1] and x.dtype == weight.dtype == mx.float32 and weight.size >= LARGE
     )
@@ -76,7 +76,7 @@ class RowEmbedding(Embedding):
 
 
 def use_in(model: Any) -> int:
-    """Have the model's large float32 layers multiply single rows by `product`. Return the number of these layers."""
+    """Make the model's large float32 layers multiply single rows by `product`. Return the number of these layers."""
     if gemv() is None:
         return 0
     replaced = []

@@ -1,9 +1,9 @@
-"""Choose the next token: penalties and biases, the sampler, and the log probabilities of what was sampled.
+"""Choose the next token: penalties and biases, the sampler, and the log probabilities of sampled tokens.
 
 mlx-lm calls a sampler once for the whole batch if every row has the same object, and row by row otherwise, so equal
-parameters give the same object. Likewise a request that changes no logits has no processor, because a single one takes
-the whole batch off mlx-lm's fast path. Samplers and processors never raise: an exception in the middle of a step would
-lose the other rows' tokens. This module knows MLX, and of requests only their parameters.
+parameters give the same object. Likewise, a request that changes no logits has no processor, because a single one takes
+the whole batch off mlx-lm's fast path. Samplers and processors never raise: an exception during a step would lose the
+other rows' tokens. This module knows MLX, and of requests only their parameters.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from localapi.worker.llm.large_vocabulary import Floats, SamplingLimits, draw, l
 from localapi.worker.protocol import Sampling, TokenLogprob, TopLogprob
 
 COLDEST = 1e-3
-"""Below this temperature the most likely token is taken: the result is the same, and half precision would overflow."""
+"""Temperature below which the most likely token is taken: the result is the same, and half precision would overflow."""
 DEFAULT_TEMPERATURE = 1.0
 """OpenAI's default, if nobody sets it."""
 LEAST_LOGPROB = -9999.0
-"""The value for an impossible token, because JSON has no infinity. OpenAI uses -9999.0, too."""
+"""Value for an impossible token, because JSON has no infinity. OpenAI also uses -9999.0."""
 LARGE_VOCABULARY = 8192 if mx.default_device().type == mx.cpu else math.inf
-"""Number of tokens from which numpy is faster. A GPU sorts faster than it hands its numbers over."""
+"""Number of tokens above which numpy is faster. A GPU sorts faster than it transfers its numbers."""
 _SEED_MASK = 2**64 - 1
 
 TokenBytes = Callable[[int], bytes]
 
 
 class Sampler(Protocol):
-    """Logits, normalised or not, (rows, vocabulary) to tokens (rows)."""
+    """Function from logits, normalised or not, (rows, vocabulary), to tokens (rows)."""
 
     def __call__(self, logprobs: mx.array) -> mx.array: ...
 
@@ -42,10 +42,10 @@ class Sampler(Protocol):
 class RandomSampler:
     """Sample a token within limits. The temperature applies last, as in mlx-lm.
 
-    With a key the samples are a sequence of their own, whatever else is in the batch. `error` is set if something went
-    wrong: the tokens since then are the most likely ones, and no answer.
+    With a key, the samples are a sequence of their own, whatever else is in the batch. `error` is set if something went
+    wrong: the tokens since then are the most likely ones, and not a valid response.
 
-    Nothing is compiled: `mx.compile` keeps a program for each temperature that any request ever named.
+    Nothing is compiled, because `mx.compile` keeps a program for each temperature that any request ever named.
     """
 
     def __init__(self, limits: SamplingLimits, key: mx.array | None = None) -> None:
@@ -56,12 +56,12 @@ class RandomSampler:
     def __call__(self, logprobs: mx.array) -> mx.array:
         try:
             return self._draw(logprobs)
-        except Exception as error:  # must not reach the other rows; this request fails alone
+        except Exception as error:  # must not affect the other rows; only this request fails
             self.error = error
             return mx.argmax(logprobs, axis=-1)
 
     def skip(self, tokens: int) -> None:
-        """Go on as if so many tokens had been sampled, so that a seed gives the same answer if tokens are forced."""
+        """Continue as if this many tokens had been sampled: a seed gives the same response if tokens are forced."""
         if self._key is not None:
             for _ in range(tokens):
                 self._key = mx.random.split(self._key)[0]
@@ -131,13 +131,13 @@ def nucleus(logprobs: mx.array, top_p: float) -> mx.array:
 
 
 def likely_enough(logprobs: mx.array, min_p: float) -> mx.array:
-    """Set tokens to minus infinity whose probability is below `min_p` times that of the most likely one."""
+    """Set tokens whose probability is below `min_p` times that of the most likely one to minus infinity."""
     least = logprobs.max(axis=-1, keepdims=True) + math.log(min_p)
     return mx.where(logprobs < least, -mx.inf, logprobs)
 
 
 def likeliest(logprobs: mx.array, top_k: int) -> mx.array:
-    """Set all but the `top_k` most likely tokens to minus infinity. Equal ones at the limit all stay."""
+    """Set all but the `top_k` most likely tokens to minus infinity. Equal ones at the limit are all kept."""
     least = mx.topk(logprobs, top_k, axis=-1).min(axis=-1, keepdims=True)
     return mx.where(logprobs < least, -mx.inf, logprobs)
 
@@ -154,10 +154,10 @@ def penalties_for(sampling: Sampling) -> Penalties | None:
 
 
 class Penalties:
-    """A logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
+    """Logits processor in mlx-lm's sense: tokens so far (length,) and logits (1, vocabulary) to logits.
 
-    `presence_penalty` and `frequency_penalty` apply to generated tokens, as OpenAI's do; `repetition_penalty` applies
-    to the prompt, too, as in Hugging Face's and vLLM's. `error` is set if something went wrong; logits are unchanged
+    `presence_penalty` and `frequency_penalty` apply to generated tokens, as OpenAI's do; `repetition_penalty` also
+    applies to the prompt, as in Hugging Face's and vLLM's. `error` is set if something went wrong; logits are unchanged
     since.
     """
 
@@ -168,11 +168,11 @@ class Penalties:
         self._logit_bias = sampling.logit_bias or {}
         self._prompt_tokens: int | None = None
         self._prompt = mx.zeros((0,), mx.int32)
-        """The prompt's tokens, each once, if a penalty applies to them."""
+        """Tokens of the prompt, each once, if a penalty applies to them."""
         self._counts = mx.zeros((0,))
         """Number of times each token was generated, shape (vocabulary,)."""
         self._counted = 0
-        """Number of tokens of prompt and answer at the last call."""
+        """Number of tokens of prompt and response at the last call."""
         self.error: Exception | None = None
 
     def forced(self, token: int) -> list[int]:
@@ -185,7 +185,7 @@ class Penalties:
         try:
             self._count(tokens, logits.shape[-1])
             return self._biased(self._penalised(tokens, logits))
-        except Exception as error:  # must not reach the other rows; this request fails alone
+        except Exception as error:  # must not affect the other rows; only this request fails
             self.error = error
             return logits
 

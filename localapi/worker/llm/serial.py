@@ -1,7 +1,7 @@
 """Answer one request after the other, for what mlx-lm cannot batch: draft models, quantised and some other caches.
 
 It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is admitted when
-the one before has ended. One step computes a piece of its prompt or one token.
+the previous one has ended. One step computes a piece of its prompt or one token.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from localapi.worker.model import CannotLoad, first_line
 from localapi.worker.protocol import Event, Prefill
 
 DRAFT_TOKENS = 3
-"""Tokens that the draft model proposes: the default of mlx_lm's command line and server."""
+"""Number of tokens that the draft model proposes: the default of mlx_lm's command line and server."""
 GROUP_SIZES = (64, 32)
 """Numbers that share a scale in a quantised cache, the preferred one first. A head's width must be a multiple."""
 
 
 class Serial:
-    """The rows of the one request that is being answered. The first one grows."""
+    """Rows of the one request that is being answered. The first one grows."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Serial:
         self._max_rows = max_rows
         self._token_bytes = token_bytes
         self.tokens = 0
-        """The number of tokens generated so far."""
+        """Number of tokens generated so far."""
         self._rows: deque[Row] = deque()
         self._caches: list[Any] = []
         self._tokens: list[int] = []
-        """The first row's, as far as they are computed."""
+        """Tokens of the first row, as far as they are computed."""
         self._answer: Generator[tuple[Any, ...]] | None = None
         """mlx-lm's tokens for the first row, once its prompt is computed."""
         maybe_set_recommended_wired_limit()  # the batch API does this itself
@@ -78,7 +78,7 @@ class Serial:
         return []
 
     def join(self, row: Row, events: list[Event]) -> None:
-        """Take in the first row of a request, with its copies."""
+        """Accept the first row of a request, with its copies."""
         copies, row.copies = row.copies, []
         if copies:
             row.boundaries = sorted({*row.boundaries, len(row.prompt) - 1})
@@ -86,7 +86,7 @@ class Serial:
         self._attempt(lambda: self._begin(row), events)
 
     def leave(self, id: int) -> None:  # noqa: A002
-        """Forget a request's rows. Unknown ids are ignored."""
+        """Remove a request's rows. Unknown ids are ignored."""
         if any(row.id == id for row in self._rows):
             self._rows.clear()
             self._end(keep=True)
@@ -109,7 +109,7 @@ class Serial:
             self._end(keep=False)
 
     def _begin(self, row: Row) -> None:
-        """Start from the longest beginning of the prompt that is still there."""
+        """Start from the longest prefix of the prompt that is still cached."""
         hit = self.prefixes.fetch(row.prompt)
         self._caches = hit.caches if hit else copy.deepcopy(self._empty)
         self._tokens = row.prompt[: hit.length] if hit else []
@@ -126,7 +126,7 @@ class Serial:
         self._write(row, token, logprobs, events)
 
     def _write(self, row: Row, token: int, logprobs: mx.array, events: list[Event]) -> None:
-        """Add a token to the answer; after the last one, begin the next answer."""
+        """Add a token to the response; after the last one, start the next response."""
         self._tokens.append(token)
         if self._take(row, token, logprobs, events):
             self._end(keep=True)
@@ -135,7 +135,7 @@ class Serial:
                 self._begin(self._rows[0])
 
     def _prefill(self, row: Row, events: list[Event]) -> None:
-        """Compute the next piece of the prompt, up to a point worth keeping; its last token is left to mlx-lm."""
+        """Compute the next piece of the prompt, up to a point worth storing; its last token is left to mlx-lm."""
         start, last = len(self._tokens), len(row.prompt) - 1
         end = min([start + PREFILL_TOKENS, last, *(at for at in row.boundaries if at > start)])
         piece = mx.array([row.prompt[start:end]])
@@ -153,7 +153,7 @@ class Serial:
             self.prefixes.keep(self._tokens, copy.deepcopy(self._caches))
 
     def _generator(self, row: Row) -> Generator[tuple[Any, ...]]:
-        """Return a generator of tokens. Without a draft if there are processors: they cannot take tokens back."""
+        """Return a generator of tokens; without a draft if there are processors, which cannot revert tokens."""
         head, last = mx.array(row.prompt[:-1], mx.uint32), mx.array(row.prompt[-1:], mx.uint32)
         if self._draft is not None and not row.processors:
             return speculative_generate_step(
@@ -176,7 +176,7 @@ class Serial:
         )
 
     def _take(self, row: Row, token: int, logprobs: mx.array, events: list[Event]) -> bool:
-        """Add one token to the row; whether it is the last."""
+        """Add one token to the row; return whether it is the last."""
         reason: FinishReason | None = None
         if token in self._stop_tokens:
             reason = "stop"
@@ -188,9 +188,9 @@ class Serial:
         return row.grow(token, reason, events)
 
     def _end(self, *, keep: bool) -> None:
-        """Stop the first row's generator. What it computed may serve the next turn."""
+        """Stop the first row's generator. Its computed caches may serve the next turn."""
         if self._answer is not None:
-            self._answer.close()  # takes back what the draft was ahead by
+            self._answer.close()  # reverts what the draft was ahead by
         if keep and self._tokens:
             if self._draft is not None:
                 self._level()
@@ -206,7 +206,7 @@ class Serial:
 
 
 def _after(head: mx.array, processor: Processor) -> Callable[[mx.array, mx.array], Any]:
-    """Return the processor with the whole prompt as its input: mlx-lm only knows the prompt's last token."""
+    """Return the processor with the whole prompt as its input, because mlx-lm only knows the prompt's last token."""
     return lambda tokens, logits: processor(mx.concatenate([head, tokens]), logits)
 
 

@@ -1,4 +1,4 @@
-"""The offered tools in the forms that chat templates accept: some fail for what OpenAI's API lets clients leave out."""
+"""The offered tools in the forms that chat templates accept: some fail for what OpenAI's API lets clients omit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def described(tool: dict[str, Any]) -> dict[str, Any]:
-    """Return the tool with all fields that it may do without."""
+    """Return the tool with all optional fields."""
     function = {name: value for name, value in tool.get("function", {}).items() if value is not None}
     return {**tool, "function": {"description": "", "parameters": {"type": "object", "properties": {}}, **function}}
 

@@ -1,6 +1,6 @@
 """Load a model from an entry's path, or raise one clear error.
 
-This module knows files and how mlx-lm loads models, and nothing of requests. Code that comes with a model is never run.
+This module knows files and how mlx-lm loads models, but no requests. Code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ READ_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that mlx-lm has loaded. `tokenizer` is mlx-lm's TokenizerWrapper."""
+    """Model that mlx-lm has loaded. `tokenizer` is mlx-lm's TokenizerWrapper."""
 
     folder: Path
     model: Any
     tokenizer: Any
     config: dict[str, Any]
     adapter: Path | None = None
-    """The folder of the LoRA adapter that is part of the model."""
+    """Folder of the LoRA adapter that is part of the model."""
     widened: Widened = AS_STORED
     part: ModelPart | None = None
-    """Part of the model that this process holds; None: all of it."""
+    """Part of the model that this process holds; None for all of it."""
     index: VocabularyIndex | None = None
-    """The index of the tokens for structured output, if it is wanted."""
+    """Index of the tokens for structured output, if it is needed."""
 
     @property
     def lone_caches(self) -> str:
-        """The kinds of its caches that mlx-lm cannot batch, such as Llama 4's chunked one; empty if there are none."""
+        """Kinds of its caches that mlx-lm cannot batch, such as Llama 4's chunked one; empty if there are none."""
         caches = make_prompt_cache(self.model)
         return ", ".join(sorted({type(cache).__name__ for cache in caches if not hasattr(cache, "merge")}))
 
@@ -65,8 +65,8 @@ def load_weights(
 ) -> LoadedModel:
     """Return the model in this folder or repository, with its weights in memory. Raise CannotLoad.
 
-    `widen`: may replace the model's weights before they are read. `split`: leaves only a part of the model, by its
-    config. `index`: build the index of the vocabulary while the weights are being read.
+    `widen` may replace the model's weights before they are read. `split` keeps only a part of the model, by its config.
+    With `index`, build the index of the vocabulary while the weights are being read.
     """
     folder = located(path, revision, report, patterns=DEFAULT_ALLOW_PATTERNS)
     adapted = _adapter_folder(adapter, report) if adapter else None
@@ -127,7 +127,7 @@ def _model(folder: Path) -> tuple[Any, dict[str, Any]]:
         version, kind = importlib.metadata.version("mlx-lm"), config.get("model_type")
         if "not supported" in str(error) and str(kind) in str(error):
             raise CannotLoad(
-                f"{folder / 'config.json'} has model_type {kind!r}, which mlx-lm {version} does not know. Use a "
+                f"{folder / 'config.json'} has model_type {kind!r}, which mlx-lm {version} does not support. Use a "
                 "model of another architecture, or a newer mlx-lm."
             ) from error
         raise CannotLoad(
@@ -161,8 +161,8 @@ def _adapt(model: Any, folder: Path, adapter: Path) -> None:
     except Exception as error:  # another shape, other layers, a damaged file
         said = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
         raise CannotLoad(
-            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model that it "
-            "was trained on."
+            f"The adapter in {adapter} does not fit the model in {folder}: {said.rstrip('.')}. Use the model on "
+            f"which it was trained."
         ) from error
     model.eval()  # the new layers would apply dropout, as in training
 

@@ -23,12 +23,12 @@ from localapi.worker.vlm.senses import Sight
 
 PROBE_TOKENS = 24
 LEAST_DIFFERENCE = 1e-3
-"""Difference of log probabilities that is rounding."""
+"""Difference of log probabilities that counts as rounding."""
 
 
 @dataclass
 class Kept:
-    """Tokens that are computed, for the next turn of their conversation."""
+    """Computed tokens, for the next turn of their conversation."""
 
     tokens: list[int]
     media: tuple[str, ...]
@@ -36,7 +36,7 @@ class Kept:
     caches: list[Any]
 
     def common(self, prompt: list[int]) -> int:
-        """Return how many tokens of a prompt can be taken from here; at least one is left to compute."""
+        """Return how many tokens of a prompt can be reused; at least one is left to compute."""
         if not all(cache.is_trimmable() for cache in self.caches):
             return 0
         most = min(len(self.tokens), len(prompt) - 1, *(int(cache.offset) for cache in self.caches))
@@ -48,7 +48,7 @@ class Left(Exception):
 
 
 class LoneAnswers(Serial):
-    """The rows of the one request that is being answered. The first one grows."""
+    """Rows of the one request that is being answered. The first one grows."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class LoneAnswers(Serial):
             caches=[],
             stop_tokens=stop_tokens,
             max_rows=max_rows,
-            prefixes=PrefixCache([], max_bytes=0),  # in which pictures would look alike
+            prefixes=PrefixCache([], max_bytes=0),  # in which images would look alike
             token_bytes=token_bytes,
         )
         self._cancelled = cancelled
@@ -76,7 +76,7 @@ class LoneAnswers(Serial):
         self._reuses = self._continues_well(seen)
 
     def _begin(self, row: Row) -> None:
-        """Start from what the last answer has left, if that is the beginning of this prompt."""
+        """Start from the cache of the last response, if that is a prefix of this prompt."""
         self._tokens, self._media = [], () if row.sight is None else row.sight.media
         self._shared, self._caches = self._beginning(row)
         row.totals.cached_tokens = max(row.totals.cached_tokens, self._shared)
@@ -89,19 +89,19 @@ class LoneAnswers(Serial):
         self._write(row, token, logprobs, events)
 
     def _end(self, *, keep: bool) -> None:
-        """Stop the first row's generator. What it computed may serve the next turn."""
+        """Stop the first row's generator. Its computed tokens may serve the next turn."""
         reuses = self._reuses[bool(self._media)]
         kept = Kept(self._tokens, self._media, self._caches) if keep and self._tokens and reuses else None
         super()._end(keep=False)
         self._kept = kept
 
     def _beginning(self, row: Row) -> tuple[int, list[Any]]:
-        """Return how many tokens of the prompt are computed already, and the caches that hold exactly these."""
+        """Return how many tokens of the prompt are already computed, and the caches that contain exactly these."""
         kept, self._kept = self._kept, None
         sight: Sight | None = row.sight
         if kept is not None and kept.media == self._media:
             length = kept.common(row.prompt)
-            # Media are embedded with their whole prompt: what is left must be text alone.
+            # Media are embedded with their whole prompt, so the rest must be text only.
             if length > 0 and (sight is None or (sight.end is not None and length >= sight.end)):
                 for cache in kept.caches:
                     cache.trim(cache.offset - length)
@@ -129,7 +129,7 @@ class LoneAnswers(Serial):
     def _generated(
         self, prompt: list[int], sight: Sight | None, caches: list[Any], shared: int, **options: Any
     ) -> Generator[tuple[Any, ...]]:
-        """Return mlx-vlm's generator of tokens. `shared`: tokens of the prompt that are in the caches."""
+        """Return mlx-vlm's generator of tokens. `shared` are the tokens of the prompt in the caches."""
         tokens, pixels, mask, others = mx.array([prompt[shared:]]), None, None, {}
         model = self._model
         if shared:
@@ -158,10 +158,10 @@ class LoneAnswers(Serial):
         return {"position_ids": positions, "rope_deltas": deltas}
 
     def _continues_well(self, seen: Sequence[Prompt]) -> tuple[bool, bool]:
-        """Return True for text, and for prompts with media, if computed tokens can be gone on from. Try it.
+        """Return True for text, and for prompts with media if generation can continue from computed tokens. Try it.
 
         Log probabilities may differ from those of the whole prompt by as much as they do if a text is computed in two
-        parts. `seen`: two prompts that begin with the same image.
+        parts. `seen` are two prompts that begin with the same image.
         """
         half = PROBE_TOKENS // 2
         beginning = [3 + at * 37 % 100 for at in range(half)]
@@ -190,7 +190,7 @@ class LoneAnswers(Serial):
         return _apart(self._said(prompt, caches, shared), expected) <= rounding
 
     def _said(self, prompt: Prompt, caches: list[Any], shared: int = 0, **options: Any) -> mx.array:
-        """Return log probabilities of the first tokens after a prompt, which are the same ones whatever is likely."""
+        """Return log probabilities of the tokens after a prompt; the tokens are always the same, however likely."""
         steps = self._generated(
             prompt.tokens,
             prompt.sight,
@@ -209,13 +209,13 @@ class LoneAnswers(Serial):
 
 
 def _apart(one: mx.array, other: mx.array) -> float:
-    # Tokens that the model never says are at -inf.
+    # Tokens that the model never generates are at -inf.
     most: Any = mx.nan_to_num(mx.abs(one - other), nan=0.0).max().item()
     return float(most)
 
 
 class _Continued:
-    """The model with the rest of a prompt, whose first `shared` tokens are computed already."""
+    """Model with the rest of a prompt, whose first `shared` tokens are already computed."""
 
     def __init__(self, model: Any, shared: int) -> None:
         self._model = model
@@ -234,7 +234,7 @@ class _Continued:
 
 
 def _with_prompt(prompt: mx.array, processor: Processor) -> Callable[[mx.array, mx.array], Any]:
-    """Return the processor with prompt and answer as its input: mlx-vlm gives it a part of the prompt, or all of it."""
+    """Return the processor with prompt and response as its input: mlx-vlm gives it a part or all of the prompt."""
     calls = 0
 
     def process(tokens: mx.array, logits: mx.array) -> Any:

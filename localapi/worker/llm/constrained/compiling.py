@@ -10,14 +10,15 @@ from llguidance import LLMatcher, LLParserLimits
 from localapi.worker.llm.constrained.json_level import Schema
 
 WHITESPACE: Final = r"( |\r?\n[ \t]{0,40})"
-"""Whitespace between the parts of JSON: enough for indentation, and limited because small models repeat it forever."""
+"""Whitespace between the parts of JSON: enough for indentation, but limited, because small models repeat it forever."""
 LIMITS: Final = LLParserLimits(
     initial_lexer_fuel=200_000, max_grammar_size=15_000, max_lexer_states=50_000, verbose_errors=False
 )
-"""Together with the grammar's length these bound the cost of compiling, during which no other row gets a token."""
+"""Limits that, together with the grammar's length, bound the cost of compiling, during which no other row gets a token.
+"""
 
 LONGEST_PART: Final = 65_536
-"""Characters of one schema, so that others have room beside it in a grammar."""
+"""Maximum characters of one schema, so that a grammar has room for others."""
 
 Grammar = dict[str, Any]
 """One of llguidance's grammars, which others may refer to by its name."""

@@ -1,7 +1,6 @@
-"""Answers that must have a form: compile grammars, and mask the tokens that they do not allow next.
+"""Constrain responses to a form: compile grammars, and mask the tokens that they do not allow next.
 
-This module knows llguidance, tokens and masks. It knows nothing of requests, and of the batch only how it calls a
-logits processor.
+This module knows llguidance, tokens and masks, but no requests, and of the batch only how it calls a logits processor.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ __all__ = [
 
 CACHED_GRAMMARS = 64
 LONGEST_GRAMMAR = 131_072
-"""Characters. Together with LIMITS this bounds the cost of compiling."""
+"""Maximum characters of a grammar. Together with LIMITS, this bounds the cost of compiling."""
 LONGEST_REASON = 300
 MASK_SECONDS = 10
-"""Processor time of one mask. It normally takes milliseconds; one that takes this long never ends."""
+"""Maximum processor time of one mask. It normally takes milliseconds; one that takes this long never ends."""
 
 
 Spec = JsonSchema | JsonObject | Regex | Lark | ToolCalls
@@ -80,7 +79,7 @@ _SUBJECTS: dict[type[Spec], str] = {
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """End this process (SIGVTALRM) after MASK_SECONDS in the block: llguidance holds the interpreter lock."""
+    """End this process (SIGVTALRM) after MASK_SECONDS in the block, because llguidance holds the interpreter lock."""
     signal.setitimer(signal.ITIMER_VIRTUAL, MASK_SECONDS)
     try:
         yield
@@ -89,15 +88,15 @@ def _ending() -> Iterator[None]:
 
 
 class GrammarStuck(Exception):
-    """A grammar gave up in the middle of an answer. The message tells the user why."""
+    """A grammar gave up during a response. The message tells the user why."""
 
 
 class Constraint:
-    """A logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
+    """Logits processor for one row: it leaves only the tokens that its grammar allows, and at the end an end token.
 
-    What is in `tokens` at the first call is the prompt, which it ignores. From then on it takes the tokens that are new
-    in each call. `error` is set if something went wrong: later tokens are unconstrained and no answer. `relaxed` names
-    what was asked for and is not enforced.
+    The content of `tokens` at the first call is the prompt, which is ignored. From then on, it takes the new tokens of
+    each call. `error` is set if something went wrong: later tokens are unconstrained and not a valid response.
+    `relaxed` names requirements that are not enforced.
     """
 
     def __init__(self, grammar: LLMatcher, vocabulary: Vocabulary, relaxed: tuple[str, ...] = ()) -> None:
@@ -108,17 +107,17 @@ class Constraint:
         self._vocabulary = vocabulary
         self._bits = np.zeros((vocabulary.tokens.vocab_size + 31) // 32, dtype=np.uint32)
         self._length: int | None = None
-        """Tokens of the prompt and of the answer that are taken; None before the first call."""
+        """Number of tokens of the prompt and response taken so far; None before the first call."""
         self.error: Exception | None = None
 
     def fresh(self) -> Constraint:
-        """Return the same constraint for an answer that starts now."""
+        """Return the same constraint for a response that starts now."""
         return Constraint(self._grammar, self._vocabulary, self.relaxed)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Return the masked logits. Never raises.
 
-        `tokens`: prompt and answer so far; `logits`: (1, vocabulary).
+        `tokens` are the prompt and the response so far; `logits` has shape (1, vocabulary).
         """
         if self.error is not None:
             return logits
@@ -129,15 +128,15 @@ class Constraint:
                 new: Any = tokens[self._length :].tolist()
                 self._take(new)
             return mx.where(self._allowed(), logits, -mx.inf)
-        except Exception as error:  # must not reach the other rows; the engine fails this request alone
+        except Exception as error:  # must not affect the other rows; the engine fails only this request
             self.error = error
             return logits
 
     def forced(self, token: int) -> list[int]:
-        """Take the answer's next token and return those that must follow it. Never raises.
+        """Take the response's next token and return those that must follow it. Never raises.
 
         They are what the mask would leave one by one, because llguidance forces text in the tokens that the tokenizer
-        would write. An end token is not among them.
+        would write. They never include an end token.
         """
         if self.error is not None or self._length is None:
             return []
@@ -181,7 +180,7 @@ class Constraint:
     def _respell(self, allowed: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         """Replace a special token ("<think>") by a common one if the grammar only forces its text.
 
-        llguidance's mask then holds the special token, which its own parser refuses.
+        llguidance's mask then contains the special token, which its own parser refuses.
         """
         if self._matcher.validate_tokens([int(allowed.argmax())]):
             return
@@ -194,12 +193,12 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Compile the grammars of one model."""
+    """Compiler of the grammars of one model."""
 
     def __init__(self, tokenizer: Any, vocab_size: int, index: VocabularyIndex | None = None) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `vocab_size`: the width of the model's logits.
+        """Create a compiler from mlx-lm's TokenizerWrapper and the width of the model's logits.
 
-        `index`: the tokens' index, if it is being built. Otherwise the first grammar waits for it.
+        `index` is the index of the tokens, if it is being built. Otherwise the first grammar waits for it.
         """
         self._index = index
         self._tokenizer = tokenizer
@@ -208,7 +207,7 @@ class GrammarCompiler:
         self._compiled = lru_cache(CACHED_GRAMMARS)(self._compile)
 
     def constraint(self, spec: Spec, *, think: ThinkBlock | None = None) -> Constraint:
-        """Return the constraint for one answer. `think`: the model may think first. Raise GrammarRefused."""
+        """Return the constraint for one response. If `think`, the model may think first. Raise GrammarRefused."""
         matcher, relaxed = self._compiled(spec, think)
         return Constraint(matcher, self._vocabulary, relaxed)
 
@@ -226,7 +225,7 @@ class GrammarCompiler:
         return (self._index or VocabularyIndex(self._tokenizer, self._width)).get()
 
     def _compile(self, spec: Spec, think: ThinkBlock | None) -> tuple[LLMatcher, tuple[str, ...]]:
-        """Return the grammar and what it relaxes: nothing if all of it compiles, otherwise as little as possible."""
+        """Return the grammar and the places that it relaxes: none if it compiles, otherwise as few as possible."""
         problem = ""
         tries = (AS_WRITTEN, PIECEWISE, TYPE_ONLY) if _may_relax(spec) else (AS_WRITTEN,)
         for kept in tries:
@@ -242,19 +241,19 @@ class GrammarCompiler:
         raise self._refusal(spec, problem)
 
     def _matcher(self, grammars: list[Grammar]) -> tuple[Any, str]:
-        """Return the compiled grammar, or what is wrong with it."""
+        """Return the compiled grammar, or its error."""
         grammar = json.dumps({"grammars": grammars})
         if len(grammar) > LONGEST_GRAMMAR:
             return None, f"it is too long: {len(grammar)} characters; the maximum is {LONGEST_GRAMMAR}"
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LIMITS)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # some errors show only here; and every copy starts with this work done
+            matcher.compute_bitmask()  # some errors show only here, and every copy starts with this work done
         if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()):
             return None, matcher.get_error() or "NoExtension"
         return matcher, ""
 
     def _grammars(self, spec: Spec, kept: int) -> AnswerGrammar:
-        """Return what llguidance compiles, and what is left out of it."""
+        """Return the grammars for llguidance, and the places that they leave out."""
         match spec:
             case JsonSchema(schema=text, strict=strict, closed=closed):
                 found = grammar_of_schema("The JSON schema", _read(text), strict=strict, closed=closed, kept=kept)

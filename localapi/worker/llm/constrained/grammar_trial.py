@@ -1,11 +1,11 @@
-"""Try a client's grammar in a separate process, because llguidance never comes back from some grammars.
+"""Try a client's grammar in a separate process, because llguidance never returns from some grammars.
 
 `start: /a*/ start` is one (llguidance 1.9): a mask is computed forever, whatever the limits, and the computation holds
 the interpreter lock. Here that costs a moment of another process. `grammar.Constraint` ends what random walks miss.
 
-This file is also that process's script. Its input is JSON: the grammar, and the model's special tokens as pairs of
-number and text. Of the vocabulary only those are there; the rest is one token for each byte, which can spell anything.
-It imports nothing of localapi, which need not be importable there.
+This file is also the script of that process. Its input is JSON: the grammar, and the model's special tokens as pairs of
+number and text. Its vocabulary has only these and one token per byte, which can spell anything. It imports nothing of
+localapi, which may not be importable there.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LONGEST_WALK = 64
 
 @lru_cache(TRIED_GRAMMARS)
 def comes_to_an_end(lark: str, marks: tuple[tuple[int, str], ...] = ()) -> bool:
-    """Return False if computing with the grammar goes on forever. All other errors are left to the model's compiler.
+    """Return False if computing with the grammar never ends. All other errors are left to the model's compiler.
 
-    `marks`: the model's special tokens, which the grammar may name.
+    `marks` are the model's special tokens, which the grammar may name.
     """
     trial = subprocess.run(  # noqa: S603  # our own script; the grammar is its input
         [sys.executable, "-I", __file__], input=json.dumps([lark, marks]).encode(), capture_output=True, check=False

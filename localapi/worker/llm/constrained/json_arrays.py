@@ -16,14 +16,14 @@ from localapi.worker.llm.constrained.json_level import (
 from localapi.worker.llm.constrained.json_numbers import spells
 
 MOST_UNIQUE: Final = 4
-"""The most values of which every order is spelled out."""
+"""Maximum values of which every order is spelled out."""
 
 
 def add_arrays(level: Level) -> None:
-    """Rewrite the keywords of a level about arrays."""
+    """Rewrite the keywords for arrays of a level."""
     node, out = level.node, level.out
     first, rest = node.get("prefixItems"), node.get("items", True)
-    if isinstance(rest, list):  # as drafts before 2020-12 have it
+    if isinstance(rest, list):  # the form of drafts before 2020-12
         first, rest = rest, node.get("additionalItems", True)
     if first is not None and not isinstance(first, list):
         raise level.wrong("prefixItems", "a list")
@@ -59,7 +59,7 @@ def _unevaluated(level: Level, rest: Any) -> Any:
 def _contained(
     level: Level, heads: list[Rewritten], item: Rewritten, least: int | None
 ) -> tuple[list[Rewritten], int | None]:
-    """Apply `contains` by putting the items in question first. Return the first items, and the minimum count."""
+    """Apply `contains` by putting the required items first. Return the first items, and the minimum count."""
     wanted = level.count("minContains")
     wanted = 1 if wanted is None else wanted
     if wanted == 0 and "maxContains" not in level.node:
@@ -92,7 +92,7 @@ def _unique(level: Level, heads: list[Rewritten], rest: Any, least: int | None, 
 
 
 def _orders(values: list[Any], size: int) -> Iterator[list[Any]]:
-    """Yield every choice of so many of the values, in every order."""
+    """Yield every choice of this many values, in every order."""
     if size == 0:
         yield []
         return

@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 Rewritten = Schema | bool
 
 MOST_BRANCHES: Final = 32
-"""The most alternatives that one keyword is spelled out as."""
+"""Maximum alternatives into which one keyword is spelled out."""
 OBJECT_KEYWORDS: Final = frozenset({
     "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
     "maxProperties", "dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties",
@@ -27,7 +27,7 @@ MEANINGFUL: Final = (
         "maxItems", "uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems", "then", "else",
     }
 )  # fmt: skip
-"""Keywords that assert something. All others are annotations."""
+"""Keywords with an effect. All others are annotations."""
 
 
 class NotASchema(Exception):
@@ -38,7 +38,7 @@ class Level:
     """One schema object while it is rewritten."""
 
     def __init__(self, rewriter: SchemaRewriter, node: Schema, path: str, depth: int, *, branch: bool) -> None:
-        """`branch`: another schema also applies to the value, so an object must stay open."""
+        """Start a level. If `branch`, another schema also applies to the value, so an object must stay open."""
         self.rewriter = rewriter
         self.node = node
         self.path = path
@@ -48,7 +48,7 @@ class Level:
         self.also: list[Rewritten] = []
         """Schemas that apply in addition to `out`."""
         self.types = self._read_types()
-        """The types that a value may have. "number" includes integers."""
+        """Types that a value may have. "number" includes integers."""
 
     def relax(self, keyword: str) -> None:
         self.rewriter.relax(self.path, keyword)
@@ -66,7 +66,7 @@ class Level:
         return NotASchema(f"{joined(self.path, keyword)} must be {wanted}; found {found}")
 
     def count(self, keyword: str) -> int | None:
-        """Return a keyword that counts characters, items or properties."""
+        """Return the value of a keyword that counts characters, items or properties."""
         value = self.node.get(keyword)
         if value is None:
             return None
@@ -103,7 +103,7 @@ class Level:
 
 
 def other_types(types: list[str], but: str) -> list[Schema]:
-    """Return a schema for values of all the types but one, if there are any."""
+    """Return a schema for values of all types but one, if there are any."""
     others = [name for name in types if name != but]
     return [{"type": others}] if others else []
 

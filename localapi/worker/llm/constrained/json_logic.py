@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 DEEPEST_MERGE: Final = 16
 MOST_MEMBERS: Final = 64
-"""The most members of a `oneOf` that are compared with each other."""
+"""Maximum members of a `oneOf` that are compared with each other."""
 DEEPEST: Final = 3
-"""The levels of properties that are compared."""
+"""Maximum levels of properties that are compared."""
 _ALL_KINDS: Final = set(TYPES)
 _PLAIN_OBJECT: Final = frozenset({"type", "properties", "required", "allOf"})
 
@@ -60,7 +60,7 @@ def apply_negation(level: Level) -> None:
 
 
 def _assertions(schema: Schema) -> Schema:
-    """Return the keywords of a schema that assert something."""
+    """Return the keywords of a schema that have an effect."""
     return {key: value for key, value in schema.items() if key in MEANINGFUL}
 
 
@@ -113,7 +113,7 @@ def _deny_pattern(level: Level, pattern: str) -> None:
 
 
 def add_references(level: Level) -> None:
-    """Rewrite `$ref` and its kin."""
+    """Rewrite `$ref` and related keywords."""
     for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
         ref = level.node.get(keyword)
         if ref is None:
@@ -179,7 +179,7 @@ def _with(member: Rewritten, addition: Schema) -> Rewritten:
 
 
 def add_conditions(level: Level) -> None:
-    """Rewrite an `if` that asks for a property with one of some known values; relax any other."""
+    """Rewrite an `if` about a property with one of some known values; relax any other."""
     node = level.node
     if "if" not in node or not {"then", "else"} & node.keys():
         return
@@ -262,7 +262,7 @@ def merge_all_of(level: Level, node: Schema, depth: int = 0) -> Schema:
 
 
 class Alternatives:
-    """The members of a `oneOf`, and what to add to each so that no value satisfies two of them."""
+    """Members of a `oneOf`, with additions to each so that no value satisfies two of them."""
 
     def __init__(self, rewriter: SchemaRewriter, members: list[Any], types: list[str]) -> None:
         """`types`: the types that the schema around them allows."""
@@ -304,7 +304,7 @@ class Alternatives:
                 return False
 
     def _told_by(self, name: str, one: Schema, other: Schema, depth: int) -> bool:
-        """Return True if a property that one of two objects must have, or both, distinguishes them."""
+        """Return True if the objects differ in a property that one or both must have."""
         if name in _required(one) and name in _required(other):
             mine, theirs = self._property(one, name), self._property(other, name)
             return mine is not None and theirs is not None and self._apart(mine, theirs, depth + 1)

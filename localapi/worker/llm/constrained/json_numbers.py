@@ -1,4 +1,4 @@
-"""Rewrite the number keywords of a JSON schema to what llguidance (1.9) enforces correctly.
+"""Rewrite the number keywords of a JSON schema to forms that llguidance (1.9) enforces correctly.
 
 It stores every number as a double, computes ranges in 64 bits (beyond them it refuses or crashes), includes the 0 of an
 open range, and never ends with a large `multipleOf`.
@@ -15,13 +15,13 @@ from typing import Any, Final
 LARGEST: Final = 2**63 - 1024
 """The largest double below 2^63."""
 _EXACT: Final = 2**53
-"""Every integer up to this one is a double."""
+"""Largest integer up to which every integer is a double."""
 _FAR: Final = 10**17
-"""Beyond this, a range without another end has too many digits."""
+"""Number beyond which a range without another end has too many digits."""
 LEAST: Final = 1e-30
-"""Smaller fractions have too many digits for a range."""
+"""Smallest fraction with few enough digits for a range."""
 LARGEST_STEP: Final = 1000
-"""The largest `multipleOf`, written as a whole number without its decimal point."""
+"""Largest `multipleOf`, written as a whole number without its decimal point."""
 MOST_MULTIPLES: Final = 500
 MOST_ZEROS: Final = 20
 LARGEST_DIVISOR: Final = 50_000
@@ -36,7 +36,7 @@ class Range:
 
 
 def supported_range(schema: Mapping[str, Any], *, whole: bool) -> Range:
-    """Return the bounds and the step that llguidance can enforce. `whole`: only integers are allowed.
+    """Return the bounds and the step that llguidance can enforce. If `whole`, only integers are allowed.
 
     A range whose ends llguidance cannot represent becomes a little smaller.
     """
@@ -96,7 +96,8 @@ def _spells_whole(value: int) -> bool:
 def members_nearby(value: Any) -> tuple[dict[str, Any], bool]:
     """Return a schema for a value that llguidance cannot write, and whether nothing else satisfies it.
 
-    An integer is the one multiple of a divisor of it between the two doubles beside it, if it has such a divisor.
+    An integer is the only multiple of one of its divisors between the two neighbouring doubles, if it has such a
+    divisor.
     """
     if isinstance(value, list):
         parts = [_near(item) for item in value]

@@ -24,18 +24,18 @@ _NAME_PATTERNS: Final = {
     "uuid": "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
     "date": "^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])$",
 }
-"""Formats that the keys of dictionaries have."""
+"""Formats for the keys of dictionaries."""
 
 
 @dataclass(slots=True)
 class _Properties:
-    """The properties that an object may have."""
+    """Properties that an object may have."""
 
     named: dict[str, Rewritten]
     required: list[str]
     patterns: dict[str, Rewritten]
     more: Rewritten
-    """The schema of properties that are neither named nor match a pattern."""
+    """Schema of properties that are neither named nor match a pattern."""
 
     @property
     def optional(self) -> list[str]:
@@ -53,17 +53,17 @@ class _Properties:
 
 
 def add_objects(level: Level) -> None:
-    """Rewrite the keywords of a level about objects."""
+    """Rewrite the keywords for objects of a level."""
     node = level.node
     named = {name: level.below(part, "properties", name) for name, part in level.mapping("properties").items()}
     required = node.get("required", [])
-    if isinstance(required, bool):  # as draft 3 has it, in a property's schema
+    if isinstance(required, bool):  # the form of draft 3, in a property's schema
         required = []
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         raise level.wrong("required", "a list of names")
     patterns = _patterns(level, level.mapping("patternProperties"))
     more = _more(level)
-    if patterns is None:  # then it is unknown which properties `more` is about
+    if patterns is None:  # otherwise it is unknown to which properties `more` applies
         said = next((key for key in ("additionalProperties", "unevaluatedProperties") if key in node), None)
         if said is not None and more is not True and more != {}:
             level.relax(said)
@@ -150,7 +150,7 @@ def _limit_names(level: Level, found: _Properties) -> None:
 
 
 def _name(found: _Properties, allowed: list[str]) -> None:
-    """Leave only these properties."""
+    """Keep only these properties."""
     for name in found.named:
         if name not in allowed:
             found.named[name] = False
@@ -161,7 +161,7 @@ def _name(found: _Properties, allowed: list[str]) -> None:
 
 
 def _match_names(level: Level, found: _Properties, pattern: str | None) -> None:
-    """Leave only properties that match."""
+    """Keep only properties that match."""
     kept = supported_patterns(pattern) if pattern is not None else None
     clashes = level.path in level.rewriter.clashing
     if clashes or pattern is None or kept is None or not kept.exact or len(kept.patterns) > 1:
@@ -170,7 +170,7 @@ def _match_names(level: Level, found: _Properties, pattern: str | None) -> None:
     for name in found.named:
         try:
             matches = re.search(pattern, name) is not None
-        except re.error:  # ECMAScript's, and not Python's
+        except re.error:  # ECMAScript's, not Python's
             matches = False
         if not matches:
             found.named[name] = False
@@ -192,8 +192,8 @@ def _name_pattern(names: Schema) -> str | None:
 def _count(level: Level, found: _Properties) -> None:
     """Apply `minProperties` and `maxProperties`.
 
-    llguidance counts only if every named property is required; an object without others can be spelled out. It allows
-    an unknown name twice, and counts it twice.
+    llguidance counts only if every named property is required; an object without other properties can be spelled out.
+    It allows an unknown name twice, and counts it twice.
     """
     least, most = level.count("minProperties") or 0, level.count("maxProperties")
     certain = len(found.required)
@@ -207,7 +207,7 @@ def _count(level: Level, found: _Properties) -> None:
     if found.optional:
         _spell_out(level, found.optional, least - certain, None if most is None else most - certain)
         return
-    if level.branch or COMBINING & level.node.keys():  # what others say of properties may make some optional
+    if level.branch or COMBINING & level.node.keys():  # other schemas for properties may make some optional
         _relax_counts(level, least, most)
         return
     if least > certain + 1 and not found.are_known:
@@ -220,7 +220,7 @@ def _count(level: Level, found: _Properties) -> None:
 
 
 def _spell_out(level: Level, optional: list[str], least: int, most: int | None) -> None:
-    """Spell out the choices of at least and at most so many optional properties."""
+    """Spell out the choices of this minimum and maximum number of optional properties."""
     least = max(0, least)
     if least > len(optional) or (most is not None and most < least):
         level.also.append({"anyOf": other_types(level.types, "object")} if len(level.types) > 1 else False)

@@ -1,7 +1,7 @@
 """Rewrite the regular expressions of JSON schemas (ECMAScript's) as expressions that llguidance (1.9) enforces.
 
-llguidance uses the dialect of Rust's `regex`, which has no look-around. A look-ahead at the start becomes an expression
-of its own that must match in addition. Negative and later assertions are resolved by `regex_algebra`.
+llguidance uses the dialect of Rust's `regex`, which has no look-around. A look-ahead at the start becomes a separate
+expression that must match too. Negative and later assertions are resolved by `regex_algebra`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CHARACTERS: Final = (_codes.LITERAL, _codes.NOT_LITERAL, _codes.IN, _codes.ANY)
 
 LONGEST: Final = 10_000
 MOST_COPIES: Final = 8
-"""The most copies of a repetition with an assertion inside."""
+"""Maximum copies of a repetition with an assertion inside."""
 _DIGIT: Final = ((0x30, 0x39),)
 _WORD: Final = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Final = (
@@ -123,7 +123,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def length_pattern(shortest: int, longest: int | None) -> str:
-    """Return an expression for any text of so many characters."""
+    """Return an expression for any text with this many characters."""
     return f"^[\\s\\S]{{{shortest},{'' if longest is None else longest}}}$"
 
 
@@ -133,7 +133,7 @@ def alternatives(patterns: list[str]) -> str:
 
 
 class _Writer:
-    """Write one expression, as parsed by Python's parser, in Rust's syntax."""
+    """Writer of one expression, parsed by Python's parser, in Rust's syntax."""
 
     def __init__(self, classes: list[str], *, ignore_case: bool) -> None:
         self._classes = classes
@@ -280,7 +280,7 @@ class _Writer:
         return intersection(word if (before != WORD) == is_border else complement(word), follows)
 
     def _plain(self, op: Any, value: Any) -> RegexTree:
-        """Return an item that asserts nothing."""
+        """Return an item without assertions."""
         if op in _CHARACTERS:
             return character_class(self.characters(op, value))
         if op is _codes.BRANCH:
@@ -362,7 +362,7 @@ def _inside(op: Any, value: Any) -> list[Any]:
 
 
 def _asserts(item: Any) -> bool:
-    """Return True if an item holds an assertion."""
+    """Return True if an item contains an assertion."""
     op, value = item
     return op is _codes.AT or op in _LOOKS or any(_asserts(each) for items in _inside(op, value) for each in items)
 
@@ -391,7 +391,7 @@ def _anchored_inside(items: list[Any]) -> bool:
 
 
 def _after(writer: _Writer, op: Any, value: Any, before: str) -> str:
-    """Return what is before the place after a plain item."""
+    """Return the kind of text before the place after a plain item."""
     if op is _codes.BRANCH:
         return UNKNOWN
     if op is _codes.SUBPATTERN or op in _REPEATS:

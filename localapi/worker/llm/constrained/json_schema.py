@@ -1,7 +1,7 @@
 """Rewrite JSON schemas of clients into schemas that llguidance (1.9) enforces exactly.
 
-Annotations are dropped. What llguidance cannot enforce is expressed in another way if that is possible: exactly, or by
-a schema that allows somewhat less and nothing else. What remains is relaxed and reported.
+Annotations are dropped. What llguidance cannot enforce is expressed in another way if possible: exactly, or by a schema
+that allows somewhat less and nothing else. The rest is relaxed and reported.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ from localapi.worker.llm.constrained.json_objects import add_objects
 from localapi.worker.llm.constrained.json_pattern import supported_patterns
 
 DEEPEST: Final = 64
-"""The levels of a schema that are rewritten. A chain of references is not a level."""
+"""Maximum levels of a schema that are rewritten. A chain of references is not a level."""
 FORMATS: Final = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-"""The formats that llguidance knows. Any other asserts nothing, according to the specification."""
+"""Formats that llguidance knows. According to the specification, any other has no effect."""
 _FORMAT_LIMITS: Final = {
     "date": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])",
     "date-time": "^(?:000[1-9]|00[1-9]|0[1-9]|[1-9])[^:]*:[0-9]{2}:[0-5]",
     "time": "^[0-9]{2}:[0-9]{2}:[0-5]",
     "duration": "^[^0-9]*(?:[0-9]{1,4}[^0-9]+)+$",
 }
-"""Exclude what a format allows and few programs read: the year 0, leap seconds, durations of a billion years."""
+"""Patterns that exclude what a format allows but few programs read: the year 0, leap seconds, durations of a billion
+years."""
 MOST_PATTERNED: Final = 16
-"""The most schemas with patterns for names of which as many as possible are kept if some clash."""
+"""Maximum schemas with patterns for names of which as many as possible are kept if some clash."""
 _HOLDS_ANY_JSON: Final = frozenset({"const", "default", "example", "examples", "enum"})
 
 
@@ -67,8 +68,8 @@ class RewrittenSchema:
 def rewrite_schema(schema: object, *, close: bool = False) -> RewrittenSchema:
     """Rewrite a schema. Raise NotASchema.
 
-    `close`: objects have only named properties, as in OpenAI's strict mode, unless the schema says something about the
-    others.
+    If `close`, objects have only named properties, as in OpenAI's strict mode, unless the schema says something about
+    the others.
     """
     found, patterns = _without_patterns(schema, close, frozenset())
     if len(set(patterns.values())) < 2 or not patterns_clash(found.schema):  # noqa: PLR2004  # one cannot clash
@@ -106,16 +107,16 @@ def _without_patterns(
 
 
 class SchemaRewriter:
-    """Rewrite one schema."""
+    """Rewriter of one schema."""
 
     def __init__(self, root: object, *, close: bool, clashing: frozenset[str]) -> None:
         self._root = root
         self.close = close
-        """True if objects have only the properties that are named."""
+        """True if objects have only the named properties."""
         self.clashing = clashing
-        """Paths of schemas whose patterns for names are not enforced, as those of others match the same names."""
+        """Paths of schemas whose patterns for names are not enforced, because others match the same names."""
         self.patterns: dict[str, frozenset[str]] = {}
-        """The patterns for names that are enforced, by the path of their schema."""
+        """Enforced patterns for names, by the path of their schema."""
         self._names: dict[tuple[int, bool], str] = {}
         self._pending: list[tuple[str, Any, str, bool]] = []
         self._anchors: dict[str, Any] | None = None
@@ -123,7 +124,7 @@ class SchemaRewriter:
         self.relaxed: list[str] = []
 
     def finish(self) -> None:
-        """Rewrite the schemas that references name."""
+        """Rewrite the schemas to which references refer."""
         while self._pending:
             name, target, path, branch = self._pending.pop()
             self.definitions[name] = self.rewritten(target, path, branch=branch)
@@ -131,7 +132,7 @@ class SchemaRewriter:
     def rewritten(self, node: Any, path: str, *, branch: bool, depth: int = 0) -> Rewritten:
         """Rewrite one level. Raise NotASchema.
 
-        `branch`: another schema also applies to the value, so an object must stay open.
+        If `branch`, another schema also applies to the value, so an object must stay open.
         """
         if isinstance(node, bool):
             return node
@@ -144,7 +145,7 @@ class SchemaRewriter:
         return _rewritten(Level(self, said, path, depth, branch=branch))
 
     def relax(self, path: str, keyword: str) -> None:
-        """Note that a keyword is not enforced."""
+        """Record that a keyword is not enforced."""
         self.relaxed.append(joined(path, keyword) if keyword != "." else path or ".")
 
     def reference(self, ref: str, path: str, keyword: str, *, branch: bool) -> Schema:
@@ -312,4 +313,4 @@ _OF_TYPES: Final = {
     "array": add_arrays,
     "object": add_objects,
 }
-"""The functions that rewrite the keywords for one type. "integer" and "number" never occur together."""
+"""Functions that rewrite the keywords for one type. "integer" and "number" never occur together."""

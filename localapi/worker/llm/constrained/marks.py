@@ -1,4 +1,4 @@
-"""Marks in Lark's syntax: the strings around thinking and calls, which may be tokens of their own."""
+"""Marks in Lark's syntax: the strings around reasoning and calls, which may be tokens of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Marks:
-    """Write marks in Lark's syntax. A special token is written by its number, because text never matches it."""
+    """Writer of marks in Lark's syntax. A special token is written by its number, because text never matches it."""
 
     def __init__(self, tokenizer: Any) -> None:
         """Treat all added tokens as special, as llguidance does, regardless of the tokenizer."""
@@ -38,9 +38,10 @@ class Marks:
     def text_up_to(self, mark: str, ends: Collection[int], *, bare: str = "") -> str:
         """Return the rules `text` and `begun`: text without the mark and the `ends`, and text up to the mark.
 
-        `bare`: a mark that is no token, for which there is the rule `begun_bare`.
+        `bare` is a mark that is not a token, for which there is the rule `begun_bare`.
 
-        A mark that is a token also counts if it is spelled with other tokens: the parser of calls sees no difference.
+        A mark that is a token also counts if it is spelled with other tokens, because the parser of calls sees no
+        difference.
         """
         first, *rest = self._pieces(mark)
         tail = " ".join(map(self._piece, rest))

@@ -13,7 +13,7 @@ TOP: Final = 0x10FFFF
 MOST_STATES: Final = 150
 LONGEST_RESULT: Final = 20_000
 MOST_STEPS: Final = 60_000
-"""Derivatives that one expression may take, including those of its parts."""
+"""Maximum derivatives for one expression, including those of its parts."""
 
 Ranges = tuple[tuple[int, int], ...]
 RegexTree = tuple[Any, ...]
@@ -112,7 +112,7 @@ def complement(part: RegexTree) -> RegexTree:
 
 
 def repetition(part: RegexTree, least: int, most: int | None) -> RegexTree:
-    """Return the expression for so many repetitions of the part."""
+    """Return the expression for this many repetitions of the part."""
     if most == 0 or part == EMPTY:
         return EMPTY
     if part == NOTHING:
@@ -262,7 +262,7 @@ def _without_states(count: int, edges: dict[tuple[int, int], str], ends: set[int
         edges = {pair: text for pair, text in edges.items() if state not in pair}
         for source, first in into.items():
             for target, last in out.items():
-                text = first + again + last  # alternatives are always in a group already
+                text = first + again + last  # alternatives are already in a group
                 known = edges.get((source, target), text)
                 if known != text:
                     text = f"(?:{known}|{text})" if known and text else f"{_atom(known or text)}?"
@@ -298,7 +298,7 @@ def rust_class(ranges: Ranges) -> str:
 
 
 def class_members(ranges: Ranges) -> str:
-    """Return what stands between the brackets of a character class in Rust's syntax."""
+    """Return the content of the brackets of a character class in Rust's syntax."""
     return "".join(_one(low) if low == high else f"{_one(low)}-{_one(high)}" for low, high in ranges)
 
 

@@ -10,7 +10,7 @@ from localapi.worker.llm.constrained.json_level import NotASchema, Schema
 from localapi.worker.llm.constrained.json_schema import RewrittenSchema, rewrite_schema
 
 AS_WRITTEN, PIECEWISE, TYPE_ONLY = 0, 1, 2
-"""Amounts of a schema that is not strict to keep: everything; the properties that compile; only its type."""
+"""Parts to keep of a schema that is not strict: everything; the properties that compile; only its type."""
 _SHOWN_PLACES: Final = 5
 MOST_TRIALS: Final = 32
 
@@ -25,11 +25,11 @@ class SchemaGrammar:
 
     grammar: Grammar
     relaxed: tuple[str, ...]
-    """The places that are not enforced, as in `RewrittenSchema`."""
+    """Places that are not enforced, as in `RewrittenSchema`."""
 
 
 def enforceable(subject: str, schema: object, *, strict: bool, closed: bool = False) -> RewrittenSchema:
-    """Return what llguidance enforces of a schema. `closed`: objects have only named properties, as if it is strict.
+    """Return what llguidance enforces of a schema. If `closed`, objects have only named properties, as in strict mode.
 
     Raise GrammarRefused, naming the `subject`, if it is not a schema, or if it is strict and cannot be enforced.
     """
@@ -46,7 +46,10 @@ def enforceable(subject: str, schema: object, *, strict: bool, closed: bool = Fa
 def grammar_of_schema(
     subject: str, schema: object, *, strict: bool, closed: bool = False, kept: int = AS_WRITTEN
 ) -> SchemaGrammar:
-    """Return the grammar for JSON of this schema. Raise GrammarRefused. `strict`, `closed`: as in `enforceable`."""
+    """Return the grammar for JSON of this schema.
+
+    Raise GrammarRefused. `strict` and `closed` are as in `enforceable`.
+    """
     found = enforceable(subject, schema, strict=strict, closed=closed)
     if strict or kept == AS_WRITTEN:
         return SchemaGrammar(compiled(found.schema), found.relaxed)
@@ -59,7 +62,7 @@ def grammar_of_schema(
 
 
 def below(prefix: str, relaxed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the relaxed places of a schema that is itself at a place of the request."""
+    """Return the relaxed places of a schema that is itself at a place in the request."""
     return tuple(prefix if place == "." else f"{prefix}.{place}" for place in relaxed)
 
 
@@ -69,11 +72,11 @@ def any_object() -> Grammar:
 
 
 def _what_compiles(schema: Schema) -> tuple[Schema | None, list[str]]:
-    """Return the schema with properties that do not compile allowing anything, and the names of those.
+    """Return the schema in which properties that do not compile allow anything, and their names.
 
     The schema is None if that does not help either.
 
-    Compiling is tried a few times at most: no other row gets a token meanwhile.
+    Compiling is tried only a few times, because no other row gets a token meanwhile.
     """
     if not problem_of_schema(schema):
         return schema, []

@@ -1,7 +1,7 @@
-"""Grammars for the marks that models write around thinking and tool calls.
+"""Grammars for the marks that models write around reasoning and tool calls.
 
-An answer's grammar is a list of llguidance's grammars; the first is the start and refers to the others by name. This
-module knows the formats of mlx-lm's tool parsers, and no tokens but the marks.
+A response's grammar is a list of llguidance's grammars; the first is the start and refers to the others by name. This
+module knows the formats of mlx-lm's tool parsers, and no tokens except the marks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     name: str
     parameters: str = "{}"
-    """The JSON schema of its arguments, as JSON. "{}": no arguments."""
+    """JSON schema of its arguments, as JSON. "{}": no arguments."""
     strict: bool = False
     """True if a schema that cannot be enforced exactly is refused. Otherwise it is relaxed."""
 
@@ -56,9 +56,9 @@ class ToolCalls(msgspec.Struct, frozen=True, tag=True):
 
     tools: tuple[Tool, ...]
     choice: str | None = None
-    """The function to call; None: any."""
+    """Function to call; None for any."""
     parallel: bool = True
-    """True if there may be several calls."""
+    """True if several calls are allowed."""
     optional: bool = False
     """True if only the text of calls has a form."""
 
@@ -68,7 +68,7 @@ def after_thinking(
 ) -> list[Grammar]:
     """Return the grammar for a model that thinks before it follows the given one.
 
-    `verbatim`: whitespace at the answer's start belongs to it, so the whitespace after the thinking must be fixed.
+    If `verbatim`, whitespace at the start belongs to the response, so the whitespace after the reasoning must be fixed.
     """
     space = json.dumps(BEHIND_THINKING) if verbatim else "SPACE"
     answer = f"{marks.lark(think.header)} @answer" if think.header else "@answer"
@@ -86,15 +86,15 @@ def after_thinking(
 
 @dataclass(frozen=True, slots=True)
 class AnswerGrammar:
-    """The grammars of one answer."""
+    """Grammars of one response."""
 
     grammars: list[Grammar]
     relaxed: tuple[str, ...]
-    """The places where the request asks for more than is enforced."""
+    """Places where the request requires more than is enforced."""
 
 
 def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: int = AS_WRITTEN) -> AnswerGrammar:
-    """Return the grammar of calls in the model's format. `kept` as in `grammar_of_schema`.
+    """Return the grammar of calls in the model's format. `kept` is as in `grammar_of_schema`.
 
     Raise GrammarRefused.
     """
@@ -117,7 +117,7 @@ def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: in
     relaxed: list[str] = []
     for i, tool in enumerate(tools):
         found = _arguments_of(tool, i, spelling, format_.string_mark, marks, optional=calls.optional, kept=kept)
-        # The name stands in JSON if the head does.
+        # The name is in JSON if the head is.
         written = json.dumps(tool.name, ensure_ascii=False)[1:-1] if '"{name}"' in spelling.head else tool.name
         heads.append(spelling.head.replace("{name}", written))
         rules.append(found.rules)
@@ -133,7 +133,7 @@ def grammar_of_calls(tokenizer: Any, calls: ToolCalls, marks: Marks, *, kept: in
 
 
 def _required(spelling: Spelling, heads: Sequence[str], calls: ToolCalls, marks: Marks) -> str:
-    """Return the rules of an answer that is nothing but calls."""
+    """Return the rules of a response that consists only of calls."""
     functions = " | ".join(f"{_spelled(head, marks)} arguments{i}" for i, head in enumerate(heads))
     between = spelling.between
     more = f"({_spelled(between, marks)} call)*" if calls.parallel and between is not None else ""
@@ -146,7 +146,7 @@ def _required(spelling: Spelling, heads: Sequence[str], calls: ToolCalls, marks:
 def _optional(
     format_: CallFormat, spelling: Spelling, heads: Sequence[str], marks: Marks, *, tokenizer: Any, parallel: bool
 ) -> str:
-    """Return the rules of an answer that may hold calls."""
+    """Return the rules of a response that may contain calls."""
     start = tokenizer.tool_call_start
     tail, end = _loose(spelling.tail, marks), _loose(spelling.end, marks)
     functions = " | ".join(f"{_spelled(head, marks)} arguments{i}" for i, head in enumerate(heads))
@@ -157,7 +157,7 @@ def _optional(
         opening = "".join(format_.opens)
         no_call = f"plain: /[^ \\t\\r\\n{re.escape(opening)}](?s:.*)/\n"
         return f"start: {_spelled(spelling.start, marks)} call {more} {end} | plain\n{no_call}{rules}"
-    # The mark ends free text; what follows it in the first call is written as it always is.
+    # The mark ends free text; what follows it in the first call is written as always.
     whole_heads = [spelling.start + head for head in heads]
     first = []
     for i, head in enumerate(whole_heads):
@@ -183,7 +183,7 @@ def _spelled(text: str, marks: Marks) -> str:
 
 
 def _loose(text: str, marks: Marks) -> str:
-    """Return a part of a spelling in Lark's syntax, with any whitespace at its ends: models vary it."""
+    """Return a part of a spelling in Lark's syntax, with any whitespace at its ends, because models vary it."""
     if not text.strip():
         return "SPACE" if text else ""
     parts = ["SPACE" if text[0].isspace() else "", _spelled(text.strip(), marks), "SPACE" if text[-1].isspace() else ""]
@@ -214,7 +214,7 @@ def _arguments_of(
 def grammar_of_arguments(tool: Tool, *, kept: int = AS_WRITTEN, called: bool = True) -> SchemaGrammar:
     """Return the grammar of a tool's arguments: an object, which has only named properties unless its schema says more.
 
-    `called`: the tool must be called. If calls are optional, a tool that is not strict takes any object. Raises
+    If `called`, the tool must be called. If calls are optional, a tool that is not strict accepts any object. Raise
     GrammarRefused for a strict tool whose schema is invalid or cannot be enforced.
     """
     subject = f"The parameters of {tool.name}"

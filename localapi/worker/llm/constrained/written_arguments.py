@@ -1,6 +1,6 @@
 """Grammars of arguments that are not one JSON object: text between tags, Python's keywords, or Gemma's objects.
 
-Values are read back by the tool's schema (`output.argument_values`). Between tags, text is written as it is, and
+Values are read back by the tool's schema (`output.argument_values`). Between tags, text is written unchanged, and
 anything else as JSON.
 """
 
@@ -30,17 +30,17 @@ _DEEPEST: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class WrittenArguments:
-    """The arguments of one function."""
+    """Arguments of one function."""
 
     rules: str
-    """Lark, with the rule `arguments` and the function's number. It needs the terminal TEXT."""
+    """Rules in Lark, including `arguments` with the function's number. They need the terminal TEXT."""
     grammars: list[Grammar]
     relaxed: tuple[str, ...]
-    """The places where the schema asks for more than is enforced."""
+    """Places where the schema requires more than is enforced."""
 
 
 class Writer:
-    """Write the grammar of one function's arguments."""
+    """Writer of the grammar of one function's arguments."""
 
     def __init__(self, spelling: Spelling, string_mark: str, marks: Marks, number: int) -> None:
         self._tags = spelling.argument
@@ -54,7 +54,7 @@ class Writer:
         self._definitions: Mapping[str, Any] = {}
 
     def anything(self) -> WrittenArguments:
-        """Return the grammar of arguments of any name and value."""
+        """Return the grammar of arguments with any names and values."""
         self._rules, self._grammars, self._relaxed = [], [], ["."]
         n = self._number
         if self._syntax == "tags":
@@ -100,7 +100,7 @@ class Writer:
         return WrittenArguments("".join(self._rules), self._grammars, tuple(self._relaxed))
 
     def _argument(self, name: str, value: str, *, text: bool) -> str:
-        """Return one argument between its tags. The value's rule ends with the closing tag. No name: any."""
+        """Return one argument between its tags. The value's rule ends with the closing tag. Without a name, any."""
         assert self._tags is not None  # noqa: S101
         opening = self._tags[0].replace("{text}", "true" if text else "false")
         before, _, behind = opening.partition("{key}")
@@ -109,7 +109,7 @@ class Writer:
         return f"{self._marks.lark(before)} {_ANY_NAME['tags']} {self._marks.lark(behind)} {value}"
 
     def _members(self, prefix: str, properties: Mapping[str, Any], required: set[str], place: str) -> str:
-        """Return the rule of members with commas between them, which starts with the first that is there."""
+        """Return the rule of members with commas in between, starting with the first one present."""
         separator = '", "' if self._syntax == "python" else '","'
         joint = "=" if self._syntax == "python" else ":"
         kept = [(name, value) for name, value in properties.items() if value is not False]
@@ -204,7 +204,7 @@ class Writer:
 
 
 def _list_of(item: str, least: int, most: int | None) -> str:
-    """Return the rule of a list with so many items."""
+    """Return the rule of a list with this many items."""
     if most == 0:
         return '"[]"'
     further = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else int(most) - 1}}}'
@@ -227,7 +227,7 @@ def _alternatives(node: Any, definitions: Mapping[str, Any], depth: int = 0) -> 
 
 
 def _types(node: Schema) -> set[str]:
-    """Return the types of the values that a schema allows, as far as it names them."""
+    """Return the types of values that a schema allows, as far as it names them."""
     if "enum" in node:
         return {name for name in TYPES for member in node["enum"] if is_type(member, name)}
     types = node.get("type", list(TYPES))

@@ -1,4 +1,4 @@
-"""Convert tool arguments that a model wrote as plain text to the JSON values that the tool's schema asks for.
+"""Convert tool arguments that a model wrote as plain text to the JSON values that the tool's schema requires.
 
 Many formats write `5`, `true` and `{"a": 1}` between tags just as they write text, and only the schema defines which is
 meant. Values become JSON text rather than Python values, so that numbers keep all their digits.
@@ -24,7 +24,7 @@ _JSON_NUMBER: Final = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.AS
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?\d+", re.ASCII)
 _MOST_DIGITS: Final = 400
-"""Digits of an integer made of a number with a fraction or an exponent, as `1e3` becomes 1000."""
+"""Maximum digits of an integer made from a number with a fraction or an exponent, as `1e3` becomes 1000."""
 _BOOLEAN_WORDS: Final = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
 _TYPE_NAMES: Final = {
     "boolean": ("bool",),
@@ -35,16 +35,16 @@ _TYPE_NAMES: Final = {
     "string": ("str", "text", "char", "varchar"),
     "null": ("null", "none"),
 }
-"""JSON's types, and how the names that clients use for them begin."""
+"""JSON's types, and prefixes of the names that clients use for them."""
 _TEXT_KEYWORDS: Final = {"pattern", "minLength", "maxLength"}
 _MOST_SCHEMAS: Final = 200
-"""Schemas that a value is compared with, or that are searched for a property. All others allow anything."""
+"""Maximum schemas with which a value is compared, or which are searched for a property. All others allow anything."""
 
 
 def converted(text: str, schema: Schema, root: Schema) -> str:
-    """Return the value as JSON: the first reading that the schema allows, or else the text as a string.
+    """Return the value as JSON: the first reading that the schema allows, otherwise the text as a string.
 
-    `root`: the schema that references are resolved in.
+    `root` is the schema in which references are resolved.
     """
     words = not _Fit("string", '""', root, exact=False).of(schema)
     readings = list(_readings(text, words=words))
@@ -119,9 +119,9 @@ def refuse_constant(constant: str) -> NoReturn:
 
 
 def _readings(text: str, *, words: bool) -> Iterator[tuple[str, str]]:
-    """Yield what the text may mean, the most specific first, as a type and a value in JSON.
+    """Yield the possible meanings of the text, the most specific first, as a type and a value in JSON.
 
-    `words`: text cannot be meant, so "yes", "none" and "007" are a boolean, null and a number.
+    With `words`, text cannot be meant, so "yes", "none" and "007" are a boolean, null and a number.
     """
     stripped = text.strip()
     lower = stripped.lower()
@@ -153,7 +153,7 @@ class _Fit:
         self._exact = exact
         try:
             self._python: object = json.loads(value)
-        except (ValueError, RecursionError):  # an integer of thousands of digits
+        except (ValueError, RecursionError):  # an integer of thousands of digits equals nothing
             self._python = ...  # equals nothing
         # Each schema is checked once: references may form cycles, or lead to the same place by millions of paths.
         self._known: dict[int, bool] = {}
@@ -226,7 +226,7 @@ def _listed(schema: dict[str, Any], key: str) -> list[Any]:
 
 
 def _number(text: str, *, lenient: bool) -> str | None:
-    """Return the number as JSON. `lenient`: also numbers that JSON writes differently, such as `+5` and `007`."""
+    """Return the number as JSON. If `lenient`, accept numbers that JSON writes differently, such as `+5` and `007`."""
     if _JSON_NUMBER.fullmatch(text):
         return text
     if not lenient or not _NUMBER.fullmatch(text):
@@ -255,7 +255,7 @@ def _container(text: str) -> str | None:
         return without_surrogates(text)
     except (ValueError, RecursionError):
         pass
-    try:  # control characters in strings, which JSON forbids and models write
+    try:  # control characters in strings, which JSON forbids but models write
         return json_text(json.loads(text, strict=False))
     except (ValueError, RecursionError):
         pass

@@ -1,7 +1,7 @@
-"""Ids of calls in the shape that a family's template demands.
+"""Ids of calls in the form that a family's template requires.
 
-Clients send ids back, and conversations may come from another model or server. So an id is made when a model writes
-none, and an id of another shape is changed in the prompt alone: the same id always becomes the same.
+Clients send ids back, and conversations may come from another model or server. So an id is created when a model writes
+none, and an id of another form is changed only in the prompt: the same id always becomes the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NINE: Final = 9
 
 @dataclass(frozen=True)
 class CallIds:
-    """The ids of most families: any text."""
+    """Ids of most families: any text."""
 
     pattern: re.Pattern[str] = re.compile(r"(?s:.+)")
     """Form of an id in a prompt."""
@@ -31,7 +31,7 @@ class CallIds:
         return f"call_{secrets.token_hex(12)}"
 
     def fitting(self, call_id: str, name: str, number: int) -> str:
-        """Return the id for the prompt of the conversation's call of this number, with which `call_id` is replaced."""
+        """Return the id that replaces `call_id` in the prompt, for the conversation's call with this number."""
         return call_id if self.pattern.fullmatch(call_id) else self._made_of(call_id, name, number)
 
     def _made_of(self, call_id: str, name: str, number: int) -> str:
@@ -54,7 +54,7 @@ class NineCharacters(CallIds):
 
 @dataclass(frozen=True)
 class NameAndNumber(CallIds):
-    """Kimi's ids, which are the only place where its prompts have the name of a called function."""
+    """Kimi's ids, which are the only place where its prompts contain the name of a called function."""
 
     pattern: re.Pattern[str] = re.compile(r"functions\.[^\s:]+:[0-9]+")
 

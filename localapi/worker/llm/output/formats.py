@@ -1,6 +1,6 @@
-"""The formats of tool calls: one row for each way in which models write them.
+"""Formats of tool calls: one row for each way in which models write them.
 
-A row defines how calls are read and how a forced call is spelled. `recognition` chooses the row of a model. Rows with
+A row defines how calls are read and how a forced call is spelled. `recognition` chooses the row for a model. Rows with
 the name of one of mlx-lm's parsers take the marks around a section from that parser, which also reads what they leave
 open; the others have their own marks.
 """
@@ -48,11 +48,11 @@ class Spelling:
     end: str = ""
     """The text after the last call."""
     between: str | None = ""
-    """The text between two calls; None if an answer holds only one."""
+    """Text between two calls; None if a response contains only one."""
     call_id: str = ""
-    """The pattern of an id."""
+    """Pattern of an id."""
     argument: tuple[str, str] | None = None
-    """The text around the value of an argument, with `{key}`. None: the arguments are one value."""
+    """Text around the value of an argument, with `{key}`. None if the arguments are one value."""
     arguments: Literal["json", "python", "gemma"] = "json"
     """The syntax of arguments that are one value."""
 
@@ -62,9 +62,9 @@ class CallFormat:
     """The syntax of one family's calls."""
 
     marks: tuple[str, str] | None = None
-    """The marks around a section. None: those of mlx-lm's parser of this name."""
+    """Marks around a section. None for those of mlx-lm's parser with this name."""
     spelling: Spelling | None = None
-    """None: calls cannot be forced."""
+    """Spelling of forced calls; None if calls cannot be forced."""
     head: re.Pattern[str] | None = None
     """The text between a section's start, or another call, and the JSON of a call's arguments, with its `name`."""
     tail: str = ""
@@ -72,28 +72,28 @@ class CallFormat:
     keyed_by_name: bool = False
     """True if a call is an object with its name as the only key."""
     opens: str = ""
-    """Characters that begin a call if they begin the answer, without any mark."""
+    """Characters that start a call if they start the response, without any mark."""
     channels: bool = False
     """True if calls are messages of harmony's channels (`harmony`)."""
     ids: CallIds = ANY
-    """The ids of calls that the template demands."""
+    """Ids of calls that the template requires."""
     ends_turn: tuple[str, ...] = ()
-    """Tokens that end an answer, if the tokenizer has them."""
+    """Tokens that end a response, if the tokenizer has them."""
     is_json: bool = False
     """True if calls are objects with a name and arguments."""
     tags: Tags | None = None
     string_mark: str = ""
     """The mark around strings, if nothing else is marked."""
     bare: tuple[str, str] = ("", "")
-    """The marks around one call if they cannot be mistaken for text: models forget the marks around the section."""
+    """Marks around one call if they cannot be mistaken for text, because models forget the marks around the section."""
     inner_marks: tuple[str, ...] = ()
     """Marks that mlx-lm's parser reads inside a section and that may be special tokens."""
     border: re.Pattern[str] | None = None
-    """The border to split calls at if mlx-lm's parser mixes up or drops calls when one section holds several."""
+    """Border at which calls are split, if mlx-lm's parser mixes up or drops calls when one section contains several."""
     unread: str = ""
-    """The only argument that mlx-lm's parser returns for text that is not a call."""
+    """Only argument that mlx-lm's parser returns for text that is not a call."""
     is_python: bool = False
-    """True if calls are a list of Python's calls."""
+    """True if calls are a list of Python calls."""
 
 
 def _named(tag: str, group: str) -> re.Pattern[str]:

@@ -33,18 +33,18 @@ def read(text: str, string_mark: str, calls: Calls) -> tuple[list[tuple[str, str
 
 
 class _Value:
-    """Read values of a text, each as JSON and with its end. Raise ValueError if one is incomplete."""
+    """Reader of values in a text, each as JSON with its end. Raise ValueError for an incomplete one."""
 
     def __init__(self, text: str, string_mark: str, root: Any) -> None:
         self._text = text
         self._mark = string_mark
         self._root = root
-        # A value without marks may hold commas: it ends where the next key begins.
+        # A value without marks may contain commas; it ends where the next key begins.
         key = rf"(?:{re.escape(string_mark)}|[^\s:,{{}}\[\]]+\s*:)"
         self._bare_member = re.compile(rf"[^{{}}\[\]]*?(?=,\s*{key}|[}}\]])")
 
     def read(self, at: int, schema: Any, bare: re.Pattern[str] | None = None) -> tuple[str, int]:
-        """Return the value that begins here, and where it ends. `bare`: the pattern of a value without marks."""
+        """Return the value that begins here, and where it ends. `bare` is the pattern of a value without marks."""
         if self._text.startswith("{", at):
             return self._object(at + 1, schema)
         if self._text.startswith("[", at):

@@ -1,7 +1,7 @@
-"""Harmony, the format of gpt-oss: an answer is messages, and a header names the channel of each.
+"""Harmony, the format of gpt-oss: a response consists of messages, and a header names the channel of each.
 
-`<|channel|>analysis<|message|>` begins reasoning, `final` the answer, and `commentary to=functions.f` a call of f.
-The source is https://github.com/openai/harmony. The recipient may stand before or after the channel.
+`<|channel|>analysis<|message|>` begins reasoning, `final` the answer, and `commentary to=functions.f` a call of f. The
+source is https://github.com/openai/harmony. The recipient may be before or after the channel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_reasoning(header: str) -> bool:
 
 
 class HarmonyCall:
-    """Read the arguments of a call whose name is known, while they grow."""
+    """Reader of the arguments of a call whose name is known, while they grow."""
 
     def __init__(self, name: str, calls: Calls) -> None:
         self._calls = calls
@@ -60,7 +60,7 @@ class HarmonyCall:
         return self._given()
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
-        """Return the remaining items of a call that the answer ended in: its end mark may also end the answer."""
+        """Return the remaining items of a call in which the response ended: its end mark may also end the response."""
         self._grow(self._held)
         self.rest = ""
         if cut:

@@ -16,16 +16,17 @@ class NotACall(Exception):
 
 
 class JsonCall:
-    """Read one JSON object with a call's name and arguments, character by character, after its first brace.
+    """Reader of one JSON object with a call's name and arguments, character by character, after its first brace.
 
     Arguments are given as the model writes them, or decoded if it writes them as a string. Control characters in
-    strings, which JSON forbids and models write, are given as escapes.
+    strings, which JSON forbids but models write, are given as escapes.
     """
 
     def __init__(self, name: str | None = None, *, keyed_by_name: bool = False) -> None:
-        """`name`: the name if it came before, and the object is only the arguments, brace and all.
+        """Start a call.
 
-        `keyed_by_name`: the object's only key is the name, and the value is the arguments.
+        If `name` is given, it came before, and the object is only the arguments, including the brace. If
+        `keyed_by_name`, the object's only key is the name, and the value is the arguments.
         """
         self.name = name
         self._keyed_by_name = keyed_by_name
@@ -111,7 +112,7 @@ class JsonCall:
         self._step = self._members
 
     def _nested(self, character: str) -> None:
-        """Read an object or a list to its end, whatever it holds."""
+        """Read an object or a list to its end, whatever it contains."""
         if self.in_string:
             escaped, self._escaped = self._escaped, character == "\\" and not self._escaped
             self.in_string = escaped or character != '"'
@@ -183,7 +184,7 @@ def is_object(text: str) -> bool:
 
 
 class JsonSection:
-    """Read a section of `{"name": ..., "arguments": {...}}` while it grows: one call, several, or a list of them."""
+    """Read a section of `{"name": ..., "arguments": {...}}` as it grows: one call, several, or a list of them."""
 
     def __init__(self, start: str, end: str, calls: Calls, *, keyed_by_name: bool = False) -> None:
         """`keyed_by_name` as in `JsonCall`. `end`: empty if the section goes on to text that is no call."""
@@ -194,7 +195,7 @@ class JsonSection:
         self._call: JsonCall | None = None
         self._call_id: str | None = None
         self._raw = [start]
-        """The text since the last complete call, until a name shows that it is a call."""
+        """Text since the last complete call, until a name shows that it is a call."""
         self._any = False
         self._started = False
         self._spilling = False
@@ -215,7 +216,7 @@ class JsonSection:
                 if self._end.startswith(text[at:]):
                     self._held = text[at:]
                     break
-            if character == self._start[:1] and self._is_behind_a_call:  # Mistral's start is no bracket too many
+            if character == self._start[:1] and self._is_behind_a_call:  # Mistral's start is not a surplus bracket
                 if text.startswith(self._start, at):
                     self._close("")
                     self.rest = text[at:]
@@ -273,7 +274,7 @@ class JsonSection:
         if character == "{":
             self._call = JsonCall(keyed_by_name=self._keyed_by_name)
         elif not (character.isspace() or character in ("[,];}" if self._any else "[")):
-            # After a call, a bracket too many or too few is accepted.
+            # After a call, a surplus or missing bracket is accepted.
             if not self._any:
                 self._reject()
             return False
@@ -281,7 +282,7 @@ class JsonSection:
         return True
 
     def _follow(self, call: JsonCall) -> None:
-        """Give what the call has grown by."""
+        """Yield what the call has grown by."""
         if call.name is not None and not self._started:
             self._started = True
             self._out.append(self._calls.start(call.name, self._call_id))
@@ -347,7 +348,7 @@ class JsonSection:
 
 
 class NamedJsonSection(JsonSection):
-    """Read a section of calls whose name stands before the JSON of their arguments, while it grows."""
+    """Reader of a section of calls whose name precedes the JSON of their arguments, while it grows."""
 
     def __init__(
         self, start: str, end: str, calls: Calls, head: re.Pattern[str], *, tail: str, abandon: str | None

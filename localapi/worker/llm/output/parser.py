@@ -36,19 +36,19 @@ from localapi.worker.llm.output.tool_calls import ToolFormat
 NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
 """mlx-lm's names of states. The text of any other state (Muse Spark's headers) is dropped."""
 MOST_TEMPLATE_SPACE = 8
-"""Characters of whitespace between content and a call that may be the template's. More of it is the model's."""
+"""Maximum characters of whitespace between content and a call that may be the template's. More of it is the model's."""
 HEADER, MESSAGE = "header", "message"
 """The states of harmony: in the header of a message, and after it."""
 
 
 class Content(msgspec.Struct, frozen=True, tag=True):
-    """The next text of the answer."""
+    """Next text of the answer."""
 
     text: str
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag=True):
-    """The next text of the reasoning before the answer."""
+    """Next text of the reasoning before the answer."""
 
     text: str
 
@@ -61,7 +61,7 @@ class Edges:
 
     def __init__(self, targets: dict[str, str]) -> None:
         self.targets = targets
-        """The state that each marker leads to."""
+        """State to which each marker leads."""
         self.markers = Markers(targets)
 
 
@@ -112,11 +112,10 @@ class OutputFormat:
         verbatim: bool = False,
         taken: Collection[str] = (),
     ) -> OutputParser:
-        """Return the parser of one answer. Without tools, or with tool_choice "none", a call's text is content.
+        """Return the parser of one response. Without tools, or with tool_choice "none", a call's text is content.
 
-        `continues`: the prompt ends with the beginning of the answer's content.
-        `taken`: the ids of earlier calls.
-        `verbatim`: whitespace at the content's start belongs to it, as in an answer that must have a form.
+        With `continues`, the prompt ends with the start of the response's content. `taken` are the ids of earlier
+        calls. With `verbatim`, whitespace at the content's start belongs to it, as in a response that must have a form.
         """
         ids = self.tool_format.ids if self.tool_format else ANY
         calls = Calls(() if tool_choice == "none" else tools or (), ids, taken)
@@ -133,7 +132,7 @@ class OutputFormat:
 
 
 class OutputParser:
-    """Split the text of one answer."""
+    """Splitter of one response's text."""
 
     def __init__(
         self,
@@ -166,14 +165,14 @@ class OutputParser:
 
     @property
     def state(self) -> Literal["reasoning", "content", "tool"]:
-        """The kind of the text that comes now."""
+        """Kind of the text that comes now."""
         if self._section is not None:
             return "tool"
         return "reasoning" if self._state == REASONING else "content"
 
     @property
     def stop_string(self) -> str | None:
-        """The stop string that ended the answer."""
+        """Stop string that ended the response."""
         return self._stop.found if self._stop else None
 
     @property
@@ -188,7 +187,7 @@ class OutputParser:
 
     @property
     def broken_call(self) -> bool:
-        """True if the arguments of a call were cut off or are not a JSON object. They were given as they are."""
+        """True if the arguments of a call were cut off or are not a JSON object. They were given unchanged."""
         return self._calls.broken
 
     def push(self, text: str) -> list[OutputItem]:
@@ -197,7 +196,7 @@ class OutputParser:
         return self._take_output()
 
     def finish(self, *, cut: bool = False) -> list[OutputItem]:
-        """Return the rest. `cut`: the answer was cut off at max_tokens, so the model did not mean to end it."""
+        """Return the rest. If `cut`, the response was cut off at max_tokens, so the model did not mean to end it."""
         self._read("", final=True)
         while self._section is not None and not self.stopped:
             section = self._section
@@ -241,14 +240,14 @@ class OutputParser:
 
     @property
     def _may_open_call(self) -> bool:
-        """True if a call may begin here without a mark: where the content begins."""
+        """Return True if a call may begin here without a mark: at the start of the content."""
         return bool(self._opens) and self._state == NORMAL and not self._content.has_text and not self.called
 
     def _add_text(self, text: str) -> None:
         if self._state == NORMAL:
             self._add(Content(self._content.push(text)))
-            # An answer that ends in newlines forever must stop at them, so whitespace that waits is searched, too,
-            # if there is more of it than a template writes.
+            # A response that ends in newlines forever must stop at them, so waiting whitespace is also searched if
+            # there is more of it than a template writes.
             space = self._content.held
             if self._stop is not None and len(space) > MOST_TEMPLATE_SPACE and self._stop.finds(space):
                 self._add(Content(space))
@@ -282,7 +281,7 @@ class OutputParser:
         elif tool_format is not None and self._calls.tools:
             abandon = self._format.think_end if state == REASONING else None
             self._section = tool_format.section(marker, self._calls, abandon=abandon)
-        else:  # in a header: a call that nobody asked for
+        else:  # in a header: a call that was not requested
             self._move(NORMAL)
             self._add_text(marker)
 
@@ -337,14 +336,14 @@ class OutputParser:
 class _TrimmedText:
     """Text of one kind, without the whitespace that templates put around sections of another kind.
 
-    If text goes on after such a section, the whitespace before the section stays; or, if there was none, that after it.
+    If text continues after such a section, the whitespace before the section is kept; if there was none, that after it.
     """
 
     def __init__(self, space: str | None) -> None:
         """`space`: the characters that are whitespace, as for str.strip."""
         self._space = space
         self.held = ""
-        """Whitespace that waits for what comes next."""
+        """Whitespace that waits for what follows."""
         self._resuming = False
         self._keeps = False
         self.has_text = False
@@ -352,7 +351,7 @@ class _TrimmedText:
         """True if no text has come since the start or the last section."""
 
     def push(self, text: str) -> str:
-        """Return the text to give. Whitespace at its end waits for what comes next."""
+        """Return the text to send. Whitespace at its end waits for what follows."""
         if self._resuming:
             body = text.lstrip(self._space)
             if self._keeps:
@@ -370,7 +369,7 @@ class _TrimmedText:
         return body
 
     def interrupt(self) -> None:
-        """Note that a section of another kind is here."""
+        """Record that a section of another kind is here."""
         if not self.has_text:
             self.held = ""
         if not self._resuming:
@@ -379,12 +378,12 @@ class _TrimmedText:
         self.fresh = True
 
     def rest(self) -> str:
-        """Return the whitespace that still waits at the answer's end."""
+        """Return the whitespace that still waits at the end."""
         return "" if self._resuming else self.held
 
 
 class _VerbatimText(_TrimmedText):
-    """Text whose whitespace belongs to it, except for what `tool_grammar.after_thinking` puts after the thinking."""
+    """Text whose whitespace belongs to it, except for what `tool_grammar.after_thinking` puts after the reasoning."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -404,7 +403,7 @@ class _VerbatimText(_TrimmedText):
         return text
 
     def interrupt(self) -> None:
-        """Note that a think block is here."""
+        """Record that a think block is here."""
         self.fresh = True
         self._skipping = len(BEHIND_THINKING)
 

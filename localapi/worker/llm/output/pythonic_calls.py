@@ -1,7 +1,7 @@
-"""Calls as a list of Python: `[get_weather(city="Paris", days=2), now()]`, as LFM2 and others write them.
+"""Calls as a Python list: `[get_weather(city="Paris", days=2), now()]`, as LFM2 and others write them.
 
-Nearly all of it is Python or JSON. But templates put text between quotes as it is, with newlines, quotes and
-backslashes in it, and models learn that. Such a text ends at the first quote behind which an argument or the call ends.
+Nearly all of it is Python or JSON. But templates put text between quotes unchanged, with newlines, quotes and
+backslashes, and models learn that. Such a text ends at the first quote after which an argument or the call ends.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _value(text: str, at: int, schema: Any, root: Any) -> tuple[str, int]:
 
 
 def _end_of_text(text: str, at: int, quote: str) -> int:
-    """Return the end of a text between quotes: of Python's if something follows that can, or else where one can be."""
+    """Return the end of a text between quotes: Python's if something valid follows it, otherwise where one can be."""
     plain = _BRACKET.match(text, at)
     if plain is not None and re.compile(_BEHIND_VALUE).match(text, plain.end()):
         return plain.end()
@@ -119,7 +119,7 @@ def _json(written: str) -> str:
 
 
 def _python(written: str) -> Any:
-    """Return the value of Python's literal with JSON's words, too; None if it is none."""
+    """Return the value of a Python literal, also with JSON's words; None if it is not a literal."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"

@@ -1,7 +1,7 @@
-"""Recognise the format of a model's answers by its chat template and its vocabulary, never by its name.
+"""Recognise the format of a model's responses by its chat template and its vocabulary, never by its name.
 
-mlx-lm's TokenizerWrapper knows some families, and only from a template that is a single string. This file completes
-what it knows, in the wrapper's own fields, so that everything else reads one place. It becomes unnecessary if mlx-lm
+mlx-lm's TokenizerWrapper knows some families, and only from a template that is a single string. This file completes its
+knowledge, in the wrapper's own fields, so that everything else reads one place. It becomes unnecessary if mlx-lm
 (0.32.2) recognises all of these.
 """
 
@@ -21,7 +21,7 @@ NONE: Final = "none"
 
 @dataclass(frozen=True)
 class Sign:
-    """Strings by which a format is recognised: all of them are there."""
+    """Strings that identify a format if all are present."""
 
     format: str
     template: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ CALL_SIGNS: Final = (
     Sign("phi4", template=("<|tool_call|>", "<|/tool_call|>")),
     Sign("granite", template=("<|tool_call|>",)),
 )
-"""The first that fits is taken. mlx-lm's own inference comes next, then `LATE_SIGNS`."""
+"""Signs of call formats; the first that fits counts. mlx-lm's own inference comes next, then `LATE_SIGNS`."""
 LATE_SIGNS: Final = (
     Sign("pythonic", template=("List of tools: [",), vocabulary=("<|tool_call_start|>",)),
     Sign("llama3", template=('"parameters"', "tools"), vocabulary=("<|python_tag|>",)),
@@ -62,13 +62,13 @@ LATE_SIGNS: Final = (
 
 @dataclass(frozen=True)
 class Thinking:
-    """The marks around reasoning, and others that belong to the format and are no text."""
+    """Marks around reasoning, and others that belong to the format and are not text."""
 
     start: str
     end: str
     around: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
-    """Strings of a template that shows this format; nothing: mlx-lm recognises it."""
+    """Strings of a template that shows this format; empty if mlx-lm recognises it."""
 
 
 THINKING: Final = {
@@ -102,18 +102,18 @@ THINKING: Final = {
 
 @dataclass(frozen=True)
 class Recognised:
-    """The formats of a model."""
+    """Formats of a model."""
 
     tools: str | None
-    """The name of its format of calls; None: unknown, or the template has no tools."""
+    """Name of its format of calls; None if unknown, or if the template has no tools."""
     reasoning: str | None
-    """The name of its format of reasoning; None: it does not think, as far as is known."""
+    """Name of its format of reasoning; None if it does not think, as far as known."""
 
 
 def recognise(tokenizer: Any, *, tools: str = AUTO, reasoning: str = AUTO) -> Recognised:
     """Return the formats of a model, and set them in mlx-lm's TokenizerWrapper.
 
-    `tools`, `reasoning`: names that an entry chooses. "auto": by template and vocabulary; "none": no format.
+    `tools` and `reasoning` are names that an entry chooses; "auto": by template and vocabulary; "none": no format.
     """
     template = template_text(tokenizer)
     vocabulary = tokenizer.get_vocab()
@@ -146,7 +146,7 @@ def format_name(parser: object) -> str:
 
 
 class _OwnParser:
-    """Stand in a TokenizerWrapper for the parser of a format that mlx-lm does not have."""
+    """Stand-in in a TokenizerWrapper for the parser of a format that mlx-lm does not have."""
 
     def __init__(self, format_: str) -> None:
         self.format = format_

@@ -1,4 +1,4 @@
-"""Sections of an answer's text that hold tool calls: what they give, and the markers around them."""
+"""Sections of a response's text that contain tool calls: their items, and the markers around them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from localapi.worker.llm.output.call_ids import ANY, CallIds
 
 
 class CallStart(msgspec.Struct, frozen=True, tag=True):
-    """The start of a call. The function's name is complete."""
+    """Start of a call. The function's name is complete."""
 
     index: int
     call_id: str
@@ -20,7 +20,7 @@ class CallStart(msgspec.Struct, frozen=True, tag=True):
 
 
 class CallArguments(msgspec.Struct, frozen=True, tag=True):
-    """The next text of a call's arguments. All of it together is JSON."""
+    """Next text of a call's arguments. All of it together is JSON."""
 
     index: int
     text: str
@@ -31,7 +31,7 @@ SectionItem = CallStart | CallArguments | str
 
 
 class Calls:
-    """The tools that the client offers, and the calls of one answer over all its sections."""
+    """Tools that the client offers, and the calls of one response over all its sections."""
 
     def __init__(self, tools: Sequence[dict[str, Any]], ids: CallIds = ANY, taken: Collection[str] = ()) -> None:
         """`ids`: the shape of ids that this class makes. `taken`: the ids of earlier calls of the conversation."""
@@ -44,7 +44,7 @@ class Calls:
         self.broken = False
         """True if a call was cut off or its arguments are not a JSON object."""
         self.unfinished = False
-        """True if the answer ended inside a call that has been sent."""
+        """True if the response ended inside a call that has been sent."""
         self._shape = ids
         self._ids = set(taken)
         for tool in tools:
@@ -82,18 +82,18 @@ def _dict(value: object) -> dict[str, Any]:
 
 
 class Section(Protocol):
-    """Read one section of one answer."""
+    """Reader of one section of one response."""
 
     rest: str | None
-    """None while the section goes on; afterwards the text that follows it."""
+    """Text after the section; None while it continues."""
 
     def push(self, text: str) -> list[SectionItem]:
         """Return the items that became certain with this text."""
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
-        """Return the remaining items of a section that the answer ended in.
+        """Return the remaining items of a section in which the response ended.
 
-        `cut`: the answer was cut off, so the model did not mean to end it there.
+        If `cut`, the response was cut off, so the model did not mean to end it there.
         """
 
 

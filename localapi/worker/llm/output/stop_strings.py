@@ -1,7 +1,7 @@
-"""Stop strings, and the text of one answer while it grows.
+"""Stop strings, and the text of one response while it grows.
 
 `AnswerText` turns tokens into text, without leading whitespace and without anything from a stop string on. In chat, a
-client's stop strings apply to the content alone, so `parser.OutputParser` looks for them and `AnswerText` does not.
+client's stop strings apply only to the content, so `parser.OutputParser` looks for them and `AnswerText` does not.
 
 Stop strings are matched on text, character by character, so it does not matter how the model split it into tokens.
 """
@@ -15,10 +15,11 @@ from localapi.worker.llm.detokenizer import TextStream
 
 
 class StopStrings:
-    """Look for stop strings in a text that arrives in pieces. The first one to be complete wins; at a tie, the longest.
+    """Search for stop strings in a text that arrives in pieces.
 
-    Text that may be the start of a stop string is held back and given as soon as it turns out not to be. The work per
-    character is constant for each stop string, however long it is (Knuth, Morris, Pratt).
+    The first one to be complete wins; at a tie, the longest. Text that may be the start of a stop string is held back
+    and returned as soon as it turns out not to be. The work per character is constant for each stop string, however
+    long it is (Knuth, Morris, Pratt).
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -55,12 +56,12 @@ class StopStrings:
         return trial.push(text)[1]
 
     def finish(self) -> str:
-        """Return what was held back for a stop string that did not come."""
+        """Return what was held back for an incomplete stop string."""
         return self._held
 
 
 class AnswerText:
-    """Turn the tokens of one answer into text. `stopped` becomes True at a stop string; nothing follows then."""
+    """Text of one response, from its tokens. `stopped` becomes True at a stop string; nothing follows then."""
 
     def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:
         """`verbatim`: leading whitespace is part of the answer, as when a text is continued."""
@@ -79,7 +80,7 @@ class AnswerText:
         return self._grow(self._text.push(token))
 
     def finish(self) -> str:
-        """Return the rest of the answer, after the last token."""
+        """Return the rest of the response, after the last token."""
         if self.stopped:
             return ""
         rest = self._grow(self._text.finish())

@@ -1,7 +1,8 @@
 """Calls whose arguments are text between tags, as in `<parameter=city>Paris</parameter>`: from text to JSON.
 
-Such formats escape nothing: a value may hold the very tags that end it, a whole call as an example even. A closing tag
-ends a value if what follows can follow a value, and if as many tags were closed within the value as were opened there.
+Such formats escape nothing: a value may contain the very tags that end it, even a whole call as an example. A closing
+tag ends a value if what follows can follow a value, and if as many tags were closed within the value as were opened in
+it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from localapi.worker.llm.output.formats import Tags
 from localapi.worker.llm.output.sections import Calls, Markers, SectionItem, behind_space
 
 _MOST_MARKS: Final = 64
-"""End marks within one value. The whole section is read again at each, so a model that repeats them costs much."""
+"""Maximum end marks within one value. The whole section is read again at each, so a model that repeats them is costly.
+"""
 _LONGEST_HEAD: Final = 256
-"""Characters of the first tag if it is the mark that starts the section."""
+"""Maximum characters of the first tag if it is the mark that starts the section."""
 _FIRST_TAG: Final = re.compile(rf"[^<>\n]{{0,{_LONGEST_HEAD - 1}}}[<>\n]")
 """Text that may be such a tag, after its first character."""
 Schemas = Mapping[str, dict[str, Any]]
 """The schemas of the tools' arguments, by name."""
 _CDATA: Final = re.compile(r"\s*<!\[CDATA\[(?P<value>.*?)\]\]>\s*</param>", re.DOTALL)
-"""A value of MiniCPM5 that holds `<`, `&` or a newline."""
+"""Value of MiniCPM5 that contains `<`, `&` or a newline."""
 
 
 class NotCalls(Exception):
@@ -42,13 +44,14 @@ class Reading:
     certain: bool
     """True if tags are closed in the order in which they were opened. If not, the call may go on."""
     likely: bool
-    """True if at least the tags of calls, or those of arguments, are: then one was forgotten, or is only mentioned."""
+    """True if at least the tags of calls, or those of arguments, are in order: then one was forgotten, or is only
+    mentioned."""
 
 
 def read(text: str, tags: Tags, schemas: Schemas, *, closed: bool) -> Reading | None:
     """Return the calls of a section's text; None if it does not begin with one.
 
-    `closed`: the model has ended the section, so the tag that ends the last call may be missing.
+    If `closed`, the model has ended the section, so the tag that ends the last call may be missing.
     """
     calls: list[tuple[str, dict[str, str]]] = []
     certain, likely = True, bool(tags.call_end)
@@ -72,7 +75,7 @@ def read(text: str, tags: Tags, schemas: Schemas, *, closed: bool) -> Reading | 
 
 
 def begins_call(text: str, tags: Tags, schemas: Schemas) -> bool:
-    """Return True if a call of one of the tools and its first argument begin here: then a value may go on."""
+    """Return True if a call of one of the tools and its first argument begin here, so that a value may continue."""
     start = tags.call.match(text, behind_space(text, 0))
     if start is None or _unquoted(start["name"]) not in schemas:
         return False
@@ -171,9 +174,9 @@ def _unquoted(name: str) -> str:
 
 
 class TaggedSection:
-    """Read a section once it is complete, or a single call that the model wrote without a section around it.
+    """Reader of a complete section, or of a single call that the model wrote without a section around it.
 
-    A mark that ends the section may also be part of a value. Then the section goes on; if no better end comes, it has
+    A mark that ends the section may also be part of a value. Then the section continues; if no better end comes, it has
     ended there after all.
     """
 
@@ -234,7 +237,7 @@ class TaggedSection:
             self._text += marker
 
     def finish(self, *, cut: bool) -> list[SectionItem]:
-        """Return the items of a section that the answer ended in, as far as its calls are complete."""
+        """Return the items of a section in which the response ended, as far as its calls are complete."""
         if self._is_over:
             self.rest = self._held
             return []
@@ -296,7 +299,7 @@ class TaggedSection:
     def _without_end(self) -> Reading | None:
         """Return the calls of a section whose end mark is missing, if that mark also ends its last call.
 
-        The model ended its answer here, so the call counts if its last argument is complete and none is missing.
+        The model ended its response here, so the call counts if its last argument is complete and none is missing.
         """
         if not self._text.rstrip().endswith(self._tags.argument_end):
             return None

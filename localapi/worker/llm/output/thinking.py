@@ -11,7 +11,7 @@ from localapi.worker.llm.output import harmony
 BEHIND_THINKING: Final = "\n\n"
 """The whitespace that most templates write between thinking and answer."""
 PROMPT_END_TOKENS: Final = 64
-"""Tokens at a prompt's end that surely hold a marker and what is around it."""
+"""Tokens at a prompt's end that certainly contain a marker and its surroundings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class ThinkBlock:
 def think_block(tokenizer: Any, prompt: Sequence[int], prefill: str = "") -> ThinkBlock | None:
     """Return how the model may think after this prompt; None if it cannot, or the prompt ends with a closed block.
 
-    `prefill`: the beginning of the answer, which the prompt ends with.
+    `prefill` is the start of the response, with which the prompt ends.
     """
     start, end = tokenizer.think_start, tokenizer.think_end
     if start is None:
@@ -47,10 +47,10 @@ def think_block(tokenizer: Any, prompt: Sequence[int], prefill: str = "") -> Thi
 
 
 def prompt_opens_thinking(tokenizer: Any, prompt: str | Sequence[int], *, prefill: str = "") -> bool:
-    """Return True if the answer to this prompt begins inside a think block that the template or the prefill opened.
+    """Return True if the response starts inside a think block that the template or the prefill opened.
 
-    `prefill`: the text of the assistant's message that the prompt ends with and the answer continues. Only the end of
-    the prompt counts, because a user may write `<think>` anywhere else.
+    `prefill` is the text of the assistant's message with which the prompt ends and which the response continues. Only
+    the end of the prompt counts, because a user may write `<think>` anywhere else.
     """
     start, end = tokenizer.think_start, tokenizer.think_end
     if start is None:

@@ -1,10 +1,10 @@
-"""Tool calls in an answer's text: from a section of it to calls with a name and JSON arguments.
+"""Tool calls in a response's text: from a section to calls with a name and JSON arguments.
 
 A section is the text between the mark that starts calls and the mark that ends them (see `sections.Section`). Calls
 written as JSON are read while they grow (`JsonSection`). Values that are text between tags wait for the section's end
-and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it, too (`ParsedSection`):
-Gemma's and Python's are read here, and mlx-lm's parser of the family reads the others. What is not a call comes back as
-text. This module knows neither MLX nor thinking.
+and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it too (`ParsedSection`): Gemma's
+and Python's are read here, and mlx-lm's parser of the family reads the others. What is not a call is returned as text.
+This module knows neither MLX nor reasoning.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class ToolFormat:
         self.bare_start = self._format.bare[0]
         """The start of a call without a section around it; empty if that looks like text."""
         self.end_is_no_text = bool(self.bare_start) and self._format.tags is None
-        """True if a mark that ends a section is dropped outside of one, as after a call whose start mark is missing."""
+        """True if a mark that ends a section is dropped outside a section, as after a call whose start mark is missing.
+        """
 
     @property
     def marks(self) -> set[str]:
@@ -79,7 +80,7 @@ class ToolFormat:
         for piece in self._format.border.split(text) if self._format.border else [text]:
             try:
                 parsed, rest = self._parsed(piece, calls)
-            except Exception:  # parsers raise whatever their slip is: AttributeError, SyntaxError, RecursionError
+            except Exception:  # parsers raise anything for their own bugs: AttributeError, SyntaxError, RecursionError
                 lost.append(piece)
                 continue
             lost += [rest] if rest else []
@@ -117,7 +118,7 @@ class ToolFormat:
 
 
 class JsonOrTags:
-    """Read a section whose first character shows how its calls are written: these families write JSON, too."""
+    """Read a section whose first character shows how its calls are written: these families also write JSON."""
 
     def __init__(self, json_section: Section, tagged: Section) -> None:
         self._json_section = json_section
@@ -148,7 +149,7 @@ class JsonOrTags:
 
 
 class ParsedSection:
-    """Parse a section once it is complete."""
+    """Parser of a complete section."""
 
     def __init__(
         self, start: str, end: str, parse: Callable[[str], list[SectionItem]], abandon: str | None = None

@@ -1,1 +1,1 @@
-"""Reuse of what was computed for an earlier prompt with the same beginning."""
+"""Reuse of what was computed for an earlier prompt with the same prefix."""

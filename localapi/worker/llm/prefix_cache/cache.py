@@ -37,7 +37,7 @@ from localapi.worker.llm.prompt_boundaries import LEAST_TOKENS
 
 @dataclass(frozen=True)
 class Hit:
-    """The computed beginning of a prompt."""
+    """Computed prefix of a prompt."""
 
     caches: list[Any]
     """mlx-lm's caches, one for each layer, for `BatchGenerator.insert_segments(caches=[...])`. The caller owns them."""
@@ -64,7 +64,7 @@ class PrefixCache:
         self._unsaved: deque[Slot] = deque()
         self._saving: Generator[None] | None = None
         for record in store.records() if store else ():
-            _, at = self._walk(record.tokens)  # what it continues is there already
+            _, at = self._walk(record.tokens)  # what it continues already exists
             if record.kind == "whole" and record.start <= at < len(record.tokens):
                 self._path(record.tokens)[-1].whole.record = record
             elif record.kind == "near" and (at == len(record.tokens) or not self._layers.whole):
@@ -80,16 +80,16 @@ class PrefixCache:
         return len({slot.node for slot in self._recent})
 
     def __bool__(self) -> bool:
-        """Return True also for an empty cache: `if cache` asks whether there is one."""
+        """Return True even for an empty cache, so that `if cache` tests whether there is one."""
         return True
 
     def clear(self) -> None:
-        """Forget what is in memory. What is on disk can still be used."""
+        """Drop what is in memory. Files on disk can still be used."""
         while self._recent:
             self._evict()
 
     def fetch(self, tokens: Sequence[int]) -> Hit | None:
-        """Return the longest usable beginning of these tokens; None if there is none."""
+        """Return the longest usable prefix of these tokens; None if there is none."""
         wanted = np.array(tokens, np.int32)
         while True:
             path, matched = self._walk(wanted)
@@ -127,7 +127,7 @@ class PrefixCache:
             self.put(tokens, caches)
 
     def put(self, tokens: Sequence[int], caches: Sequence[Any]) -> None:
-        """Store what these caches hold after exactly these tokens. The caller keeps owning them.
+        """Store the content of these caches after exactly these tokens. The caller keeps owning them.
 
         Nothing is stored if it is too short or too large, or if caches do not count their tokens as usual.
         """
@@ -152,7 +152,7 @@ class PrefixCache:
         for slot, data in new.items():
             self._hold(slot, data)
             if slot.kind == "near":
-                slot.record = None  # the file holds less
+                slot.record = None  # the file contains less
             self._to_save(slot)
         path.reverse()
         near_ones = [node.near for node in path if node.end == length or node.end > length - self._layers.widest]
@@ -160,7 +160,7 @@ class PrefixCache:
         self._shrink()
 
     def save_some(self) -> bool:
-        """Write a few megabytes of what is not on disk yet; return True if there may be more."""
+        """Write a few megabytes that are not on disk yet; return True if there may be more."""
         if self._store is None:
             return False
         self._saving = self._saving or self._save(self._store)
@@ -233,7 +233,7 @@ class PrefixCache:
     # Lookup
 
     def _find(self, path: list[Node], longest: int) -> PrefixMatch | None:
-        """Return the longest usable match. It can only end where the tokens do, or where a node ends."""
+        """Return the longest usable match. It can end only where the tokens or a node end."""
         ends = [node.end for node in reversed(path) if node.end < longest]
         for length in (longest, *ends):
             if length < LEAST_TOKENS:
@@ -244,7 +244,10 @@ class PrefixCache:
         return None
 
     def _found(self, path: list[Node], length: int) -> PrefixMatch | None:
-        """Return all that the model's layers need at this point; None if anything is missing. Raises _LostError."""
+        """Return everything that the model's layers need at this point; None if anything is missing.
+
+        Raise _LostError.
+        """
         found = PrefixMatch(length)
         nodes = [node for node in reversed(path) if node.start < length]
         if self._layers.states:
@@ -333,7 +336,7 @@ class PrefixCache:
             return None
 
     def _forget(self, slot: Slot) -> None:
-        """Forget a slot's file, which cannot be used."""
+        """Drop a slot's file, which cannot be used."""
         slot.record = None
         if slot.kind == "whole" or not slot.node.children:
             self._drop(slot.node)

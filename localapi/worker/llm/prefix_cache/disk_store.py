@@ -36,9 +36,9 @@ Arrays = tuple[mx.array, ...]
 SliceKind = Literal["whole", "near"]
 
 PORTION_BYTES = 8 * 1024 * 1024
-"""Bytes written at once, which takes about ten milliseconds. A new request would wait meanwhile."""
+"""Bytes written at once, which takes about ten milliseconds, for which a new request has to wait."""
 REST_SECONDS = 60
-"""Pause after a write that failed."""
+"""Pause after a failed write."""
 STALE_SECONDS = 600
 """Age at which an unfinished file must belong to a killed worker."""
 MAX_HEADER_BYTES = 16 * 1024 * 1024
@@ -138,7 +138,7 @@ class PrefixStore:
         self._fingerprint = fingerprint
         self._max_bytes = max_bytes
         self._rests_until = 0.0
-        """Nothing is written before this time of the monotonic clock."""
+        """Time of the monotonic clock before which nothing is written."""
         try:
             self._make_folders()
             for path in self._root.glob("*/*.tmp"):
@@ -256,7 +256,7 @@ class PrefixStore:
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def _rest(self, error: OSError) -> None:
-        """Stop writing for a while, as when the disk is full."""
+        """Stop writing for a while, for example if the disk is full."""
         self._rests_until = time.monotonic() + REST_SECONDS
         message = f"prompt caches are not stored in {self._root} for {REST_SECONDS} s: {advise(error)}"
         print(message, file=sys.stderr, flush=True)  # noqa: T201
@@ -319,10 +319,10 @@ def _encoded(about: dict[str, str], arrays: Sequence[mx.array]) -> bytes:
 def _header(stream: BinaryIO, fingerprint: str) -> dict[str, Any]:
     length = int.from_bytes(stream.read(8), "little")
     if length > MAX_HEADER_BYTES:
-        raise ValueError("its header makes no sense")
+        raise ValueError("its header is invalid")
     header = json.loads(stream.read(length))
     if not isinstance(header, dict):
-        raise TypeError("its header makes no sense")
+        raise TypeError("its header is invalid")
     about = header["__metadata__"]
     if about["format"] != FORMAT or about["fingerprint"] != fingerprint:
         raise ValueError("it belongs to another model or version")

@@ -1,4 +1,4 @@
-"""Take mlx-lm's cache of each layer apart into slices that can be stored, and build caches from slices."""
+"""Split mlx-lm's cache of each layer into slices that can be stored, and build caches from slices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from localapi.worker.llm.prefix_cache.tree import Slot
 
 @dataclass(slots=True)
 class PrefixMatch:
-    """The arrays and states that a hit is built from."""
+    """Arrays and states from which a hit is built."""
 
     length: int
     sequences: dict[int, list[Arrays]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Layers:
         self.widest = max(self.windows.values(), default=0)
 
     def taken(self, caches: Sequence[Any], length: int) -> dict[SliceKind, CacheSlice] | None:
-        """Return what the caches hold after `length` tokens, not evaluated; None if one of them cannot be stored."""
+        """Return the content of the caches after `length` tokens, not evaluated; None if one cannot be stored."""
         whole, windows, states = {}, {}, {}
         leaves = flat(caches)
         if len(leaves) != len(self._types):

@@ -1,4 +1,4 @@
-"""The tree of token sequences in which a prefix cache stores its arrays. Knows tokens and slots, but no model."""
+"""Tree of token sequences in which a prefix cache stores its arrays. It knows tokens and slots, but no model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slot:
 
 
 class Node:
-    """A stretch of tokens that follows its parent's stretch."""
+    """Stretch of tokens that follows its parent's stretch."""
 
     def __init__(self, parent: Node | None, start: int, tokens: TokenArray) -> None:
         self.parent = parent
@@ -61,7 +61,7 @@ class Node:
 
 
 def common_length(a: TokenArray, b: TokenArray) -> int:
-    """Return how many tokens are the same at the beginning."""
+    """Return the length of the common prefix."""
     length = min(len(a), len(b))
     different = a[:length] != b[:length]
     return int(different.argmax()) if different.any() else length

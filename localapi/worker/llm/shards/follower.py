@@ -1,4 +1,4 @@
-"""A rank that follows: it executes the plans of rank 0, and answers no requests."""
+"""Following rank: it executes the plans of rank 0, and answers no requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from localapi.worker.protocol import Event, Loaded, Request
 
 
 class FollowedRow(Row):
-    """A row of which only the tokens are known here. Rank 0 decides whether it ends before them."""
+    """Row of which only the tokens are known here. Rank 0 decides whether it ends before them."""
 
     def grow(self, token: int, reason: FinishReason | None, events: list[Event]) -> bool:
         """Return True if the model itself ends the row here."""
@@ -24,7 +24,7 @@ class FollowedRow(Row):
 
 
 class Follower:
-    """A rank that follows. See `worker.model.Model`."""
+    """Following rank. See `worker.model.Model`."""
 
     waiting = 0
     tokens = 0

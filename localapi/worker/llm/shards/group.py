@@ -1,7 +1,7 @@
 """Join the ranks of one model: MLX's group for numbers, and the tokens that rank 0 samples for all.
 
-The numbers of a model go over MLX's backend (`rank_link`). A rank that waits there computes all the time, and waits for
-ever if another one hangs, so ranks only go there when rank 0's next plan tells them to (`plans`).
+The numbers of a model go over MLX's backend (`rank_link`). A rank that waits there computes all the time, and waits
+forever if another one hangs, so ranks go there only when rank 0's next plan tells them to (`plans`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from localapi.worker.protocol import AWAITING_RANKS, Loading
 
 
 def join(host: Host) -> mx.distributed.Group:
-    """Wait for the other ranks, and return the group of all. The server ends this process if they do not come."""
+    """Wait for the other ranks, and return the group of all. The server ends this process if they do not arrive."""
     assert host.rank is not None  # noqa: S101  # only ranks join
     host.report(Loading(AWAITING_RANKS))
     addresses = _pipe_with(json.dumps([[address] for address in host.rank.addresses]))
-    os.environ["MLX_HOSTFILE"] = f"/dev/fd/{addresses}"  # of the ring; nothing is left on the disk
+    os.environ["MLX_HOSTFILE"] = f"/dev/fd/{addresses}"  # for the ring; nothing is left on disk
     link = host.link
     if link == "nccl" and not mx.distributed.is_available(link):  # the machine has GPUs, and an MLX without CUDA
         link = "ring"
@@ -47,7 +47,7 @@ def _pipe_with(text: str) -> int:
 
 
 class SharedTokens:
-    """Give every rank the tokens that rank 0 has sampled, as a part of the step's graph."""
+    """Give every rank the tokens that rank 0 has sampled, as part of the step's graph."""
 
     def __init__(self, group: mx.distributed.Group) -> None:
         self._group = group

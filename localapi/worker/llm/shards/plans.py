@@ -1,7 +1,7 @@
-"""The plan of a step: what rank 0 has decided, so that every rank computes the same.
+"""Plan of a step: what rank 0 has decided, so that every rank computes the same.
 
-Rank 0 sends it to each follower over a TCP connection, and then starts the step itself. A separate connection instead
-of MLX's, because a process that waits for MLX's computes all the time. It also carries signs of life in idle times.
+Rank 0 sends it to each follower over a TCP connection, and then starts the step itself. The connection is separate from
+MLX's, because a process that waits for MLX's computes all the time. It also carries signs of life in idle times.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ GREET_SECONDS: Final = 10
 
 
 class PlannedRow(msgspec.Struct, frozen=True):
-    """A row that joins the batch, as far as a follower needs to know it."""
+    """Row that joins the batch, as far as a follower needs to know it."""
 
     prompt: list[int]
     boundaries: list[int]
     max_tokens: int
     sampler: int
-    """Number of its sampler. Rows with the same one are sampled at once."""
+    """Number of its sampler. Rows with the same one are sampled together."""
     copies: list[int]
-    """The samplers of the other answers to this prompt."""
+    """Samplers of the other responses to this prompt."""
     cached_tokens: int
     """Tokens of the prompt that rank 0 found in its prefix cache."""
 
@@ -50,9 +50,9 @@ class StepPlan(msgspec.Struct, frozen=True):
 
     joins: list[PlannedRow] = []
     leaving: list[int] = []
-    """uids of rows that leave the batch."""
+    """Uids of rows that leave the batch."""
     chunk: int = 0
-    """Tokens of each prompt that the step computes. 0: no step, only a sign of life."""
+    """Tokens of each prompt that the step computes. 0 means no step, only a sign of life."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -60,7 +60,7 @@ _decoder = msgspec.msgpack.Decoder(StepPlan)
 
 
 class Lead:
-    """Rank 0's side: it notes what is decided, and sends it before each step."""
+    """Rank 0's side: it records decisions, and sends them before each step."""
 
     def __init__(self, group: mx.distributed.Group, followers: Sequence[socket.socket]) -> None:
         self._share = SharedTokens(group)
@@ -73,7 +73,7 @@ class Lead:
         threading.Thread(target=self._beat, name="signs of life", daemon=True).start()
 
     def join(self, row: Row, insert: Callable[[Row], None]) -> None:
-        """Insert a row with its copies, sampled for all ranks, and note that."""
+        """Insert a row with its copies, sampled for all ranks, and record that."""
         for each in (row, *row.copies):
             each.sampler = self._shared(each.sampler)
         sampler, copies = row.sampler.number, [copy.sampler.number for copy in row.copies]
@@ -83,12 +83,12 @@ class Lead:
         )
 
     def send(self, leaving: Sequence[int], chunk: int) -> None:
-        """Have the followers start a step. The process ends if one of them has."""
+        """Let the followers start a step. The process ends if one of them has ended."""
         joins, self._joins = self._joins, []
         try:
             self._send(StepPlan(joins, list(leaving), chunk))
         except OSError as error:
-            print(f"a rank takes no more plans: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"a rank accepts no more plans: {error}", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(1)
 
     def _shared(self, sampler: Callable[[mx.array], mx.array]) -> SharedSampler:
@@ -114,7 +114,7 @@ class Lead:
 
 
 class Plans:
-    """A follower's side: the plans that have arrived. The process ends with rank 0."""
+    """Follower's side: the plans that have arrived. The process ends with rank 0."""
 
     def __init__(self, connection: socket.socket, wake: Callable[[], None]) -> None:
         """`wake`: called on a thread when there is a plan."""
@@ -171,7 +171,10 @@ def accept(listener: socket.socket, rank: Rank) -> list[socket.socket]:
 
 
 def connect(rank: Rank) -> socket.socket:
-    """Return a follower's connection to rank 0, which listens since before the ranks have met. Raise CannotLoad."""
+    """Return a follower's connection to rank 0, which has been listening since before the ranks met.
+
+    Raise CannotLoad.
+    """
     try:
         connection = socket.create_connection(_address(rank.plans), timeout=GREET_SECONDS)
         connection.sendall(rank.secret)

@@ -1,7 +1,7 @@
-"""Split a model: which ways there are for its shapes, and this process's part of it.
+"""Split a model: the possible ways for its shapes, and this process's part of it.
 
 *tensor*: every rank has a share of each layer's heads and neurons, and all compute at the same time. *pipeline*: every
-rank has some of the layers, and computes after the one before. mlx-lm's models define which they can do.
+rank has some of the layers, and computes after the previous rank. mlx-lm's models define which they support.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from localapi.worker.model import CannotLoad, first_line
 Split = Literal["tensor", "pipeline"]
 
 MOST_RANKS: Final = 16
-"""The most processes that an error message offers."""
+"""Maximum processes that an error message offers."""
 _COUNTS: Final = (
     "num_attention_heads",
     "num_key_value_heads",
@@ -40,16 +40,16 @@ class ModelPart:
     """The layers that this process holds, of `all_layers`."""
     all_layers: int
     uniform: bool
-    """True if every layer keeps every token, so that all ranks can use the same beginnings of prompts."""
+    """True if every layer keeps every token, so that all ranks can use the same prefixes of prompts."""
 
     @property
     def share(self) -> float:
-        """This process's share of the memory for conversations."""
+        """Share of the memory for conversations that this process gets."""
         return 1 / self.ranks if self.how == "tensor" else self.layers / self.all_layers
 
     @property
     def says(self) -> str:
-        """A note for users."""
+        """Note for users."""
         note = f"Split over {self.ranks} processes by {self.how}"
         if self.how == "pipeline" and not self.uniform:
             return f"{note}; prompts are always computed from their start, because some layers forget tokens"
@@ -59,12 +59,12 @@ class ModelPart:
         """Return this rank's limit for prefixes, so that all ranks evict the same ones."""
         if self.how == "tensor":
             return max_bytes // self.ranks
-        # A layer's share times the layers: what is compared with it is a multiple of the layers, too.
+        # A layer's share times the layers, because it is compared with a multiple of the layers.
         return max_bytes // self.all_layers * self.layers if self.uniform else 0
 
 
 def tensor_problem(config: Mapping[str, Any], ranks: int) -> str:
-    """Return what of the model's shapes cannot be divided by so many ranks; empty if everything can."""
+    """Return which of the model's shapes cannot be divided by this many ranks; empty if all can."""
     shapes = {**config, **(config.get("text_config") or {})}
     for name in _COUNTS:
         count = shapes.get(name)
@@ -91,7 +91,7 @@ def _inputs(shapes: Mapping[str, Any]) -> dict[str, int]:
 
 
 def ways(model: Any, config: Mapping[str, Any], ranks: int) -> list[Split]:
-    """Return how the model can be split over so many ranks, the faster way first."""
+    """Return how the model can be split over this many ranks, the faster way first."""
     found: list[Split] = []
     if hasattr(model, "shard") and not tensor_problem(config, ranks):
         found.append("tensor")
@@ -101,7 +101,7 @@ def ways(model: Any, config: Mapping[str, Any], ranks: int) -> list[Split]:
 
 
 def choose(model: Any, config: Mapping[str, Any], ranks: int, asked: str) -> Split:
-    """Return how to split the model; `asked`: the option `split`. Raise CannotLoad with what is possible."""
+    """Return how to split the model; `asked` is the option `split`. Raise CannotLoad with the possibilities."""
     found = ways(model, config, ranks)
     if asked == "auto" and found:
         return found[0]

@@ -1,7 +1,7 @@
 """Guess a row's next tokens with a small model of the same vocabulary.
 
-It has its own caches for each row. They follow the row when it is asked for a guess: wrong guesses are removed, and
-what the row has got meanwhile is computed, a long prompt in pieces. Guesses are the small model's likeliest tokens.
+It has its own caches for each row. They catch up with the row when a guess is requested: wrong guesses are removed, and
+the row's new tokens are computed, a long prompt in pieces. Guesses are the small model's likeliest tokens.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class DraftedRow:
     tokens: list[int] = field(default_factory=list)
     """Tokens in the caches; the last ones may be wrong guesses."""
     confirmed: int = 0
-    """Number of the first tokens that are known to be the row's."""
+    """Number of first tokens that are known to be the row's."""
 
     def chances(self, count: int) -> list[float]:
-        """Return for each of so many guesses how likely it is right along with all before it."""
+        """Return for each of this many guesses the probability that it and all before it are right."""
         chance, chances = 1.0, []
         for i in range(count):
             chance *= self.rates.rate(i)
@@ -48,19 +48,19 @@ class DraftedRow:
 
 @dataclass(eq=False)
 class Drafter:
-    """A draft model."""
+    """Draft model."""
 
     model: Any
     empty: Sequence[Any]
     """Its caches before the first token."""
     prefixes: PrefixCache
     longest_seconds: float
-    """Time that a piece of a prompt may take, because other rows wait for it."""
+    """Maximum time of a piece of a prompt, because other rows wait for it."""
     rates: HitRates = field(default_factory=lambda: HitRates(FIRST_RATES))
     _times: deque[float] = field(default_factory=lambda: deque(maxlen=MEASURED))
     """The newest times of a guess."""
     _piece_seconds: float = 0.0
-    """Time of the last piece for each of its tokens."""
+    """Time of the last piece per token."""
 
     @property
     def seconds(self) -> float:
@@ -94,7 +94,7 @@ class Drafter:
         return False
 
     def guess(self, row: DraftedRow, tokens: Sequence[int], count: int) -> list[int]:
-        """Return guesses of the next tokens. `tokens`: all of the row; `follow` must have returned True."""
+        """Return guesses of the next tokens. `tokens` are all of the row's; `follow` must have returned True."""
         started = perf_counter()
         self._confirm(row, tokens)
         fed = list(tokens[len(row.tokens) :])
@@ -110,13 +110,13 @@ class Drafter:
         return found
 
     def note(self, row: DraftedRow, guesses: int, right: int) -> None:
-        """Learn from guesses of which the first `right` ones stayed."""
+        """Learn from guesses of which the first `right` ones were kept."""
         for i in range(min(guesses, right + 1)):
             row.rates.note(i, i < right)
             self.rates.note(i, i < right)
 
     def leave(self, row: DraftedRow, tokens: Sequence[int]) -> None:
-        """Store what was computed of a row that has ended, for one with the same beginning."""
+        """Store the computed caches of a row that has ended, for one with the same prefix."""
         if row.caches is not None and tokens:
             self._confirm(row, tokens)
             self.prefixes.keep(row.tokens, row.caches)

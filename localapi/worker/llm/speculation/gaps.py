@@ -1,8 +1,8 @@
 """Caches of rows that keep different numbers of the tokens they were fed.
 
-mlx-lm's `BatchKVCache` holds rows that all grow by the same number of tokens. Moving what is kept together would copy
-the whole cache in each step. Instead the others stay where they are, as gaps that no token attends to, until rows come
-or go, or the gaps grow too many.
+mlx-lm's `BatchKVCache` holds rows that all grow by the same number of tokens. Moving the kept tokens together would
+copy the whole cache in each step. Instead, the others are left in place, as gaps that no token attends to, until rows
+come or go, or the gaps become too many.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mlx_lm.models.cache import BatchKVCache
 from numpy.typing import NDArray
 
 MOST: Final = 0.1
-"""Share of a cache that may be gaps."""
+"""Maximum share of a cache that may be gaps."""
 
 
 class Gaps:
-    """Places in the caches of a batch that are gaps; the same in every layer."""
+    """Gaps in the caches of a batch; the same in every layer."""
 
     def __init__(self, rows: int) -> None:
         self._gaps: NDArray[np.bool_] = np.zeros((rows, 0), np.bool_)
@@ -47,7 +47,7 @@ class Gaps:
 
 
 class GappedKVCache(BatchKVCache):
-    """The cache of one layer, with gaps."""
+    """Cache of one layer, with gaps."""
 
     def __init__(self, cache: BatchKVCache, gaps: Gaps) -> None:
         self.__dict__.update(cache.__dict__)
@@ -75,7 +75,7 @@ def gapped(caches: Sequence[Any], rows: int) -> list[Any]:
 
 
 def closed(caches: Sequence[Any]) -> list[Any]:
-    """Return the caches of a batch as caches without gaps; others as they are."""
+    """Return the caches of a batch as caches without gaps; others unchanged."""
     if not any(type(cache) is GappedKVCache for cache in caches):
         return list(caches)
     close_gaps(caches)

@@ -1,8 +1,8 @@
 """Guess a row's next tokens from its own text: after the same tokens as before, the same tokens often follow.
 
-A copied name, an edited file or the keys of a list of JSON objects are guessed well, and nothing else costs more than
-looking up three tokens. How often guesses are right is counted while none of them is used, too, because the pointer
-into the text moves along with every token. Knows tokens and no model.
+A copied name, an edited file or the keys of a list of JSON objects are guessed well, and the only cost is looking up
+three tokens. The rate of right guesses is counted even while none is used, because the pointer into the text moves
+along with every token. This module knows tokens but no model.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 MATCHED: Final = 3
-"""Tokens that must be the same before a guess."""
+"""Number of tokens that must be the same before a guess."""
 LONGEST: Final = 32_768
 """Tokens at the end of a prompt that are looked up, because they are read at once: a millisecond for 2,000."""
 RUNS: Final = (0, 1, 3, 7)
-"""Right guesses in a row, from which on the next one is counted apart. The longer the run, the likelier the next."""
+"""Length of a run of right guesses from which on the next one is counted separately. The longer the run, the likelier
+the next."""
 FIRST_RATES: Final = (0.4, 0.6, 0.8, 0.9)
 LEARNING: Final = 0.1
 
@@ -38,13 +39,13 @@ class HitRates:
 
 
 class Lookup:
-    """The text of one row, and the place in it that the row repeats at the moment, if there is one."""
+    """Text of one row, and the place in it that the row currently repeats, if there is one."""
 
     def __init__(self, tokens: Sequence[int], shared: HitRates) -> None:
         """`shared`: the rates of all rows of the model, with which a new row begins."""
         self._tokens: list[int] = []
         self._next: dict[tuple[int, ...], int] = {}
-        """Index of the token that followed these tokens last."""
+        """Index of the token that last followed these tokens."""
         self._at: int | None = None
         """Index of the token that is expected next."""
         self._run = 0
@@ -78,14 +79,14 @@ class Lookup:
         if self._at is None:
             return []
         found = self._tokens[self._at : self._at + count]
-        while len(found) < count:  # the text repeats itself up to its end, and is expected to go on so
+        while len(found) < count:  # the text repeats itself up to its end, and is expected to continue so
             found.append(found[self._at - len(self._tokens) + len(found)])
         return found
 
     def chances(self, count: int, *, after: int = 0) -> list[float]:
-        """Return for each of these guesses how likely it is right along with all before it.
+        """Return for each of these guesses the probability that it and all before it are right.
 
-        `after`: number of the first ones that are known to be right, and that are left out.
+        `after` is the number of first ones that are known to be right, and are left out.
         """
         chance, chances = 1.0, []
         for i in range(after, count if self.repeats else after):

@@ -1,4 +1,4 @@
-"""Decide how many tokens each row brings to the next step, and count what became of them."""
+"""Decide how many tokens each row brings to the next step, and count the outcome."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from localapi.worker.llm.speculation.draft import DraftedRow, Drafter
 from localapi.worker.llm.speculation.lookup import HitRates
 
 KEPT: Final = 15
-"""Measurements of a width that count."""
+"""Number of measurements of a width that are kept."""
 ENOUGH: Final = 5
-"""Measurements of single tokens without which nothing else is tried."""
+"""Number of measurements of single tokens before anything else is tried."""
 HOPED: Final = 0.08
-"""Part of a step's time that each further token costs as long as no width was tried."""
+"""Share of a step's time that each further token is assumed to cost until a width has been tried."""
 FIRST_WIDTH: Final = 4
-"""Width that is tried first. Each next one is up to twice as wide, because a bad try keeps everybody waiting."""
+"""Width that is tried first. Each next one is up to twice as wide, because a bad attempt keeps everybody waiting."""
 MARGIN: Final = 1.05
-"""A step must promise so many times the speed of single tokens."""
+"""Factor over the speed of single tokens that a step must promise."""
 RETRY: Final = 128
-"""Opportunities after which the next wider step is measured again: its times may be those of a bad moment."""
+"""Opportunities after which the next wider step is measured again, because its times may be from a bad moment."""
 WIDTHS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class StepCosts:
-    """The measurements of one model."""
+    """Measurements of one model."""
 
     def __init__(self) -> None:
         self._times: dict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
@@ -67,8 +67,8 @@ class StepCosts:
     def best(self, gains: Sequence[float], rows: int, *, longest_seconds: float, guess_seconds: float = 0.0) -> int:
         """Return the width of the next step.
 
-        `gains`: tokens that a step is expected to give, by its width from 1 on. No step may take longer than
-        `longest_seconds`, apart from what single tokens take. `guess_seconds`: time that each further token takes
+        `gains` are the tokens that a step is expected to give, by its width from 1 on. No step may take longer than
+        `longest_seconds` beyond the time of single tokens. `guess_seconds` is the time that each further token takes
         before the step.
         """
         single = self.seconds(rows, 1)
@@ -92,7 +92,8 @@ class StepCosts:
 LONGEST_GUESS: Final = 15
 LONGEST_DRAFT: Final = 7
 MOST_LOGITS: Final = 64_000_000
-"""Numbers that the model may compute in one step, which limits its width for many rows of a large vocabulary."""
+"""Maximum numbers that the model may compute in one step, which limits its width for many rows of a large vocabulary.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Proposal:
     forced: int = 0
     """Number of them, the first ones, that are certain."""
     chances: Sequence[float] = ()
-    """Probability of each token to stay."""
+    """Probability of each token to be kept."""
     draft: DraftedRow | None = None
     """Row of the draft model that guesses the tokens after the forced ones, if it does."""
 
@@ -123,17 +124,17 @@ class Speculation:
     rates: HitRates = field(default_factory=HitRates)
     drafter: Drafter | None = None
     forced: int = 0
-    """Tokens that a grammar forced, and that were computed with the token before."""
+    """Tokens that a grammar forced, computed together with the previous token."""
     proposed: int = 0
     """Guessed tokens that the model has checked."""
     accepted: int = 0
-    """Guessed tokens that the model would have chosen, too."""
+    """Guessed tokens that the model would have chosen too."""
 
     def width(self, chances: Sequence[Sequence[float]], drafted: int = 0) -> int:
         """Return how many tokens the row with the most should bring.
 
-        `chances`: of each row's proposed tokens. `drafted`: number of rows whose tokens the draft model would
-        have to guess first.
+        `chances` are those of each row's proposed tokens. `drafted` is the number of rows whose tokens the draft model
+        would have to guess first.
         """
         rows, longest = len(chances), max(map(len, chances))
         longest = min(longest + 1, WIDTHS[-1], max(1, MOST_LOGITS // (rows * self.vocabulary)))
@@ -149,7 +150,7 @@ class Speculation:
         return self.costs.best(gains, rows, longest_seconds=waits, guess_seconds=guess_seconds)
 
     def count(self, proposal: Proposal, kept: int) -> None:
-        """Count a proposal of which the first `kept` tokens stayed."""
+        """Count a proposal of which the first `kept` tokens were kept."""
         self.forced += min(kept, proposal.forced)
         self.proposed += len(proposal.tokens) - proposal.forced
         right = max(0, kept - proposal.forced)
