@@ -27,11 +27,11 @@ from localapi.worker.llm.speculation.lookup import Lookup
 from localapi.worker.llm.speculation.speculation import LONGEST_DRAFT, LONGEST_GUESS, Proposal, Speculation
 
 Chosen = tuple[int, Any]
-"""A token, and the log-probabilities of the vocabulary if the row reports them."""
+"""Token, with the log-probabilities of the vocabulary if the row reports them."""
 
 
 class DecodeStep(GenerationBatch):
-    """The rows that are decoded. Their samplers get logits, which need not be normalised."""
+    """Rows that are decoded. Their samplers get logits, which need not be normalised."""
 
     samplers: Any
     logits_processors: Any
@@ -40,20 +40,20 @@ class DecodeStep(GenerationBatch):
     reporting: Container[int] = ()
     """The uids of rows that report log-probabilities."""
     ends: Container[int] = ()
-    """Tokens that end an answer."""
+    """Tokens that end a response."""
     speculation: Speculation | None = None
-    """None: single tokens only."""
+    """Speculation; None for single tokens only."""
     undisturbed: bool = True
     """False while prompts are being processed between steps, whose times then mean nothing."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._known: list[int | None] = [None] * len(self.uids)
-        """Each row's next token, if its value is known already."""
+        """Next token of each row, if its value is already known."""
         self._lookups: list[Lookup] = []
-        """Each row's text, if there is speculation."""
+        """Text of each row, if there is speculation."""
         self._drafts: list[DraftedRow] = []
-        """The draft model's side of each row, if there is one."""
+        """Draft model's side of each row, if there is one."""
         self._before: tuple[float, int, int] | None = None
         """Time of the end of the last step, its rows and its width; None if prompts were processed meanwhile."""
 
@@ -168,7 +168,7 @@ class DecodeStep(GenerationBatch):
     # Several tokens of a row
 
     def _plan(self) -> list[Proposal] | None:
-        """Return what each row brings beside its next token; None if single tokens are as good."""
+        """Return what each row brings besides its next token; None if single tokens are as good."""
         speculation = self.speculation
         several = len(self.uids) > 1
         if speculation is None or (several and not self._may_leave_gaps()):
@@ -191,7 +191,7 @@ class DecodeStep(GenerationBatch):
 
     def _hope(self, row: int) -> tuple[list[float], bool]:
         """Return the chances of guesses about a row, and True if the draft model would make them."""
-        # The next token is one of the guesses as long as it is not known.
+        # As long as the next token is unknown, it is one of the guesses.
         unknown = int(self._known[row] is None)
         chances = self._lookups[row].chances(LONGEST_GUESS + unknown)[unknown:]
         if self._drafts:
@@ -201,7 +201,7 @@ class DecodeStep(GenerationBatch):
         return chances, False
 
     def _learn(self, tokens: mx.array) -> None:
-        """Take note of the values of the next tokens, as far as they are not known."""
+        """Record the values of the next tokens, as far as they are not known."""
         if None not in self._known:
             return
         values: Any = tokens.tolist()
@@ -232,7 +232,7 @@ class DecodeStep(GenerationBatch):
         return Proposal(tokens, forced, chances, draft).cut(self._before_end(tokens, room))
 
     def _drafted(self, row: int, proposal: Proposal) -> Proposal:
-        """Return the proposal with the draft model's guesses, if it is to make some and has read the row's text."""
+        """Return the proposal with the draft model's guesses, if it should make some and has read the row's text."""
         drafter = self.speculation.drafter if self.speculation is not None else None
         count = len(proposal.chances) - proposal.forced
         if drafter is None or proposal.draft is None or count <= 0:
@@ -246,7 +246,7 @@ class DecodeStep(GenerationBatch):
         return whole.cut(self._before_end(tokens, len(tokens)))
 
     def _before_end(self, tokens: Sequence[int], room: int) -> int:
-        """Return how many of these tokens may be proposed: none that ends an answer."""
+        """Return how many of these tokens may be proposed: none that ends a response."""
         for i, token in enumerate(tokens[:room]):
             if token in self.ends:
                 return i
@@ -262,7 +262,7 @@ class DecodeStep(GenerationBatch):
         self._drafts = [self._drafts[row] for row in keep]
 
     def _step_of_several(self, proposals: Sequence[Proposal]) -> list[list[Chosen]]:
-        """Compute what the rows bring; return each row's tokens that are certain now."""
+        """Compute what the rows bring; return each row's tokens that are now certain."""
         known: Any = self._known
         fed: list[list[int]] = [[token, *each.tokens] for token, each in zip(known, proposals, strict=True)]
         width = max(map(len, fed))
@@ -300,9 +300,9 @@ class DecodeStep(GenerationBatch):
         return plain and self.samplers[row] is greedy_sampler
 
     def _chosen(self, row: int, fed: list[int], forced: int, logits: mx.array) -> list[Chosen]:
-        """Return the tokens after the first one that was fed: those that agree with what was fed, and one more.
+        """Return the tokens after the first fed one: those that agree with the fed ones, and one more.
 
-        `logits`: (width, vocabulary).
+        `logits` has shape (width, vocabulary).
         """
         processors, sample, reports = self.logits_processors[row], self.samplers[row], self.uids[row] in self.reporting
         buffer: Any = self._token_context[row]
@@ -326,7 +326,7 @@ class DecodeStep(GenerationBatch):
         return found
 
     def _keep(self, width: int, kept: list[int]) -> None:
-        """Have the caches forget what was fed in vain: all but the first tokens of each row."""
+        """Let the caches drop tokens that were fed in vain: keep only the first tokens of each row."""
         if len(kept) > 1:
             leave_gaps(self.prompt_cache, width, kept)
             if too_many(self.prompt_cache):
@@ -358,13 +358,13 @@ class DecodeStep(GenerationBatch):
             self.prompt_cache = [cache.extract(0) for cache in closed(self.prompt_cache)]
 
     def _join_caches(self) -> None:
-        """Prepare a single row's caches for company."""
+        """Prepare a single row's caches for a batch of several rows."""
         if self._has_own_caches():
             self.prompt_cache = [cache.merge([cache]) for cache in self.prompt_cache]
 
 
 def _agreed(fed: Sequence[int], likeliest: Sequence[int]) -> list[int]:
-    """Return the likeliest tokens as long as what was fed agrees with them, and one more."""
+    """Return the likeliest tokens as long as the fed tokens agree with them, and one more."""
     found = []
     for i, token in enumerate(likeliest[: len(fed)]):
         found.append(token)

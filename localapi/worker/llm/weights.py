@@ -234,7 +234,7 @@ def load_suited(
     if not (model.widened.done or replaced) or _computes(model):
         return model
     stored = load_weights(path, revision, host.report, adapter=adapter)
-    stays = Widened(says="Weights stay as stored, because the model requires it")
+    stays = Widened(says="Weights are kept as stored, because the model requires it")
     return replace(stored, widened=stays, index=model.index)
 
 

@@ -25,7 +25,7 @@ from localapi.worker.vlm.lone_answers import LoneAnswers
 from localapi.worker.vlm.senses import Senses, SensingReader
 
 PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "model*.safetensors"]
-LONE_NOTE = "Requests are answered one after the other because of mlx-vlm, and only the last conversation is kept."
+LONE_NOTE = "mlx-vlm answers requests one after the other, and only the last conversation is cached."
 
 
 def load(options: dict[str, Any], host: Host) -> MlxVlm:
@@ -41,11 +41,11 @@ def load(options: dict[str, Any], host: Host) -> MlxVlm:
         processor = load_processor(folder, add_detokenizer=False)
         images = load_image_processor(folder)
         config: dict[str, Any] = load_config(folder)
-    except Exception as error:  # from mlx-vlm, from transformers, from MLX or from the architecture
+    except Exception as error:  # from mlx-vlm, transformers, MLX or the architecture
         version = importlib.metadata.version("mlx-vlm")
         raise CannotLoad(f"mlx-vlm {version} cannot load the model in {folder}: {first_line(error)}.") from error
     if not hasattr(model, "language_model"):
-        raise CannotLoad(f"The model in {folder} ({config.get('model_type')}) does not write text.")
+        raise CannotLoad(f"The model in {folder} ({config.get('model_type')}) does not generate text.")
     if images is not None:
         processor.image_processor = images
     for done in read_weights(model):
@@ -67,7 +67,7 @@ class MlxVlm(Answerer):
         *,
         host: Host,
     ) -> None:
-        """`options`: the entry's identity, as in `backends.mlx_vlm`. Raise CannotLoad."""
+        """Load a model from the entry's identity, as in `backends.mlx_vlm`. Raise CannotLoad."""
         text = TextSide(tokenizer, config, options, VocabularyIndex(tokenizer, logits_width(config, tokenizer)))
         self._senses = Senses(processor, config, tokenizer, model)
         context_length = options.get("context_length") or trained_context(config)
@@ -101,11 +101,11 @@ class MlxVlm(Answerer):
 
 
 MOST_ANSWERS = 32
-"""Maximum answers to one request, which are generated one after the other."""
+"""Maximum number of responses to one request, which are generated one after the other."""
 
 
 def _memory(model: Any, limit_mb: int | None) -> KVMemory:
-    """Return the limit of memory for an answer. Raise CannotLoad if the model cannot compute."""
+    """Return the memory limit for a response. Raise CannotLoad if the model cannot compute."""
 
     def run(tokens: mx.array, caches: list[Any]) -> None:
         embedded = model.get_input_embeddings(tokens, None)

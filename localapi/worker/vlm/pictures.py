@@ -1,4 +1,4 @@
-"""Decode the image files of requests. The server has checked their headers; nothing else of them is trusted."""
+"""Decode the image files of requests. The server has checked their headers; nothing else about them is trusted."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from localapi.worker.llm.prompt import PromptRefused
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-# A file that is cut short is refused, and not filled up with grey.
+# A truncated file is refused, and not filled up with grey.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-# The server knows the entry's limit. A format's own lies about its size are found below.
+# The server knows the entry's limit. A file whose header lies about its size is detected below.
 Image.MAX_IMAGE_PIXELS = None
 MOST_SIDE = 4096
-"""Maximum width and height of what is decoded. Every model sees less; a JPEG is decoded at about this size at once."""
+"""Maximum width and height of decoded images. Every model sees less; a JPEG is decoded at about this size at once."""
 MOST_PIXELS = 64_000_000
-"""Maximum pixels of all images of a request together once they are decoded: a small file may hold a large picture."""
+"""Maximum pixels of all images of a request together after decoding, because a small file may contain a large image."""
 LOW_SIDE = 512
-"""Maximum width and height of an image with `detail: low`, as OpenAI has it."""
+"""Maximum width and height of an image with `detail: low`, as at OpenAI."""
 
 
 def picture(data: bytes, detail: str | None = None, *, count: int = 1) -> Picture:
-    """Return an image file as a picture in RGB, upright and on white. Raise PromptRefused.
+    """Return an image file as an upright RGB image on white. Raise PromptRefused.
 
-    `detail`: as in `ImagePart`. `count`: number of images in the request.
+    `detail` is as in `ImagePart`, `count` the number of images in the request.
     """
     side = LOW_SIDE if detail == "low" else min(MOST_SIDE, math.isqrt(MOST_PIXELS // count))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("ignore")  # because of odd metadata
             return _decoded(data, read_header(data), side)
     except UnidentifiedImageError:
         raise PromptRefused("An image cannot be decoded: its file is damaged.") from None
     except NotAnImage as error:
         raise PromptRefused(f"An image cannot be read: {error}.") from None
-    except Exception as error:  # whatever a decoder raises for a damaged file
+    except Exception as error:  # decoders raise any exception for a damaged file
         raise PromptRefused(f"An image cannot be decoded: {str(error)[:200] or type(error).__name__}.") from error
 
 
 def _decoded(data: bytes, header: ImageHeader, side: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=[header.format.upper()]) as opened:
         if opened.width * opened.height > header.pixels:
-            raise NotAnImage("it is larger than its file says at its beginning")
+            raise NotAnImage("it is larger than its header states")
         if header.format == "jpeg":
             opened.draft("RGB", (side, side))
         opened.load()
@@ -56,7 +56,7 @@ def _decoded(data: bytes, header: ImageHeader, side: int) -> Picture:
 
 
 def _smaller(image: Picture, side: int) -> Picture:
-    """Return a very large picture at a size that models can use. The result keeps what turns it upright."""
+    """Return a very large image at a size that models can use, keeping the metadata about its orientation."""
     if max(image.size) <= side:
         return image
     share = side / max(image.size)
@@ -69,7 +69,7 @@ def _smaller(image: Picture, side: int) -> Picture:
 
 
 def _in_rgb(image: Picture) -> Picture:
-    """Return the picture in RGB: what is transparent is white, and 16 bits for each pixel become 8."""
+    """Return the image in RGB: transparent pixels become white, and 16 bits per channel become 8."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return image.point(lambda value: value / 256).convert("L").convert("RGB")
     if image.has_transparency_data:

@@ -1,8 +1,8 @@
-"""Turn a conversation with images and recordings into what a model takes: tokens with room for them, and their content.
+"""Turn a conversation with images and recordings into a model's input: tokens with room for them, and their content.
 
-The chat template is rendered as for text, with a mark in the place of each one. Afterwards the marks become the text
-that the model's own template writes for it, and its processor makes room for the content in the tokens. So all that is
-known of templates holds for messages with images and recordings, too.
+The chat template is rendered as for text, with a mark in place of each one. Then each mark becomes the text that the
+model's own template writes for it, and its processor makes room for the content in the tokens. So everything that is
+known of templates also holds for messages with images and recordings.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from localapi.worker.vlm.pictures import picture
 _PROBE: Final = "sentinelqz"
 """Letters that no template escapes."""
 _RATE_HZ: Final = 16_000
-"""Sample rate of models that do not state theirs."""
+"""Sample rate for models that do not state theirs."""
 _LEAST_SECONDS: Final = 0.2
-"""Length up to which a recording is filled up with silence: encoders fail on less than a few frames."""
+"""Minimum length to which a recording is padded with silence, because encoders fail on less than a few frames."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,31 @@ class Media:
 
     pictures: Sequence[Any]
     sounds: Sequence[Any]
-    """Samples from -1 to 1, at the rate that the model takes."""
+    """Samples from -1 to 1, at the model's rate."""
     digests: tuple[str, ...]
     """Digests of the files."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """Input of a model beside tokens."""
+    """Input of a model besides tokens."""
 
     input_ids: mx.array
     pixel_values: Any
     mask: Any
     others: Mapping[str, Any]
-    """Further inputs of the architecture, such as the grid of each picture."""
+    """Further inputs of the architecture, such as the grid of each image."""
     media: tuple[str, ...]
     """Digests of the files of images and recordings."""
     end: int | None
-    """Number of tokens through the last one that stands for one; None if that is not known."""
+    """Number of tokens through the last one that stands for an image or a recording; None if unknown."""
 
 
 class Senses:
-    """The processor of one model."""
+    """Processor of one model."""
 
     def __init__(self, processor: Any, config: Mapping[str, Any], tokenizer: Any, model: Any = None) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `model`: None if it is not to be tried whether it hears."""
+        """Create it from mlx-lm's TokenizerWrapper; without `model`, it is not tested whether the model hears."""
         self._processor = processor
         self._config = config
         self._adds = _added(tokenizer)
@@ -75,39 +75,39 @@ class Senses:
         self._image = _placeholder(tokenizer, "image") or _token_of(processor, "image")
         self._audio = _placeholder(tokenizer, "audio") or _token_of(processor, "audio")
         self.longest_seconds = _longest_samples(extractor) / self.rate_hz
-        """Length up to which the processor takes a recording; it drops the rest."""
+        """Maximum length of a recording for the processor, which drops the rest."""
         self.can_see = bool(self._image) and getattr(processor, "image_processor", None) is not None
-        """True if images can be shown to the model."""
+        """True if the model accepts images."""
         self.can_hear = bool(self._audio) and extractor is not None and model is not None and self._hears(model)
-        """True if recordings change what the model takes in."""
+        """True if recordings change the model's input."""
 
     def placeholder(self, part: ImagePart | AudioPart, number: int) -> str:
-        """Return the text for an image or a recording in a prompt. `number`: from 1, each kind for itself."""
+        """Return the text for an image or a recording in a prompt. Each kind is numbered from 1."""
         text = self._image if isinstance(part, ImagePart) else self._audio
         # Phi names the first one <|image_1|>, and the second one <|image_2|>.
         return re.sub(r"(?<=_)1(?=\|)", str(number), text)
 
     def taken_in(self, prompt: Prompt) -> Prompt:
-        """Return a prompt of text and media as the model takes it. Raise PromptRefused."""
+        """Return a prompt of text and media as the model's input. Raise PromptRefused."""
         media: Media = prompt.media
         try:
             inputs = self._inputs(prompt.text, media)
             ids = inputs.pop("input_ids")
             ids = ids if isinstance(ids, mx.array) else mx.array(ids)
             mx.eval(ids)
-        except Exception as error:  # from the processor, which refuses pictures that are too narrow, for example
+        except Exception as error:  # from the processor, which refuses images that are too narrow, for example
             said = str(error).removeprefix("Failed to process inputs with error: ")[:200]
             what = " and ".join(
                 name for name, found in (("images", media.pictures), ("recordings", media.sounds)) if found
             )
-            raise PromptRefused(f"The model cannot take these {what}: {said or type(error).__name__}.") from error
+            raise PromptRefused(f"The model cannot process these {what}: {said or type(error).__name__}.") from error
         pixels, mask = inputs.pop("pixel_values", None), inputs.pop("attention_mask", None)
         tokens = cast("list[int]", ids.flatten().tolist())
         end = self._end(tokens, media)
         return replace(prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, media.digests, end))
 
     def probes(self) -> list[Prompt]:
-        """Return two short prompts that begin with the same image, to try the model with; none if it cannot see."""
+        """Return two short prompts that begin with the same image, for testing the model; none if it cannot see."""
         if not self.can_see:
             return []
         pixels = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
@@ -120,7 +120,7 @@ class Senses:
 
     def _inputs(self, text: str, media: Media) -> dict[str, Any]:
         kind = str(self._config.get("model_type") or "")
-        # Some processors add the first token whatever they are told, and templates write it, too.
+        # Some processors always add the first token, although templates write it too.
         doubled = bool(self._adds) and text.startswith(self._adds)
 
         def inputs(processor: Any) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Senses:
         return end
 
     def _hears(self, model: Any) -> bool:
-        """Return True if the model takes in a noise otherwise than silence. Try it."""
+        """Return True if the model's input for noise differs from that for silence. This is tested."""
         silence = np.zeros(self.rate_hz // 2, np.float32)
         noise = np.random.default_rng(1).uniform(-0.5, 0.5, silence.size).astype(np.float32)
         taken = []
@@ -193,7 +193,7 @@ class _Unpadded:
 
 
 def _added(tokenizer: Any) -> str:
-    """Return the token that the tokenizer puts before every text; empty if it puts none."""
+    """Return the token that the tokenizer puts before every text; empty if it adds none."""
     first = tokenizer.bos_token
     return str(first) if first and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id] else ""
 
@@ -214,7 +214,7 @@ def _longest_samples(extractor: Any) -> float:
 
 
 def _placeholder(tokenizer: Any, medium: str) -> str:
-    """Return what the template writes for an image or a recording before a text; empty if it knows none."""
+    """Return the template's text for an image or a recording before a text; empty if it has none."""
 
     def rendered(*parts: dict[str, str]) -> str:
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": _PROBE}]}]
@@ -222,7 +222,7 @@ def _placeholder(tokenizer: Any, medium: str) -> str:
 
     try:
         with_it, without = rendered({"type": medium}), rendered()
-    except Exception:  # whatever a template raises
+    except Exception:  # templates raise any exception
         return ""
     before = without.partition(_PROBE)[0]
     found = with_it.partition(_PROBE)[0]
@@ -230,23 +230,23 @@ def _placeholder(tokenizer: Any, medium: str) -> str:
 
 
 class SensingReader(RequestReader):
-    """Read requests that may have images and recordings. They are decoded here, which may be on a separate thread."""
+    """Reader of requests with images and recordings. They are decoded here, possibly on a separate thread."""
 
     def __init__(self, *arguments: Any, senses: Senses, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._senses = senses
 
     def read(self, request: TextRequest, seconds: float = RENDER_SECONDS) -> Prompt:
-        """Return the prompt. One with media has these and its text, and `Senses.taken_in` makes its tokens."""
+        """Return the prompt. A prompt with media includes them and its text, and `Senses.taken_in` makes its tokens."""
         chat = request.chat if isinstance(request, Tokenize) else request
         parts = media_of(chat) if isinstance(chat, Chat) else []
         if not isinstance(chat, Chat) or not parts:
             return super().read(request, seconds)
         self.check_form(request)
         if not self._senses.can_see and any(isinstance(part, ImagePart) for part in parts):
-            raise PromptRefused("This model reads no images. Leave them out.")
+            raise PromptRefused("This model does not accept images. Remove them.")
         if not self._senses.can_hear and any(isinstance(part, AudioPart) for part in parts):
-            raise PromptRefused("This model hears no recordings. Leave them out.")
+            raise PromptRefused("This model does not accept recordings. Remove them.")
         marked, marks = _marked(chat)
         text = self._prompts.text(marked, self._check_text, seconds=seconds)
         counts = {ImagePart: 0, AudioPart: 0}
@@ -257,7 +257,7 @@ class SensingReader(RequestReader):
         for part, mark in zip(parts, marks, strict=True):
             if text.count(mark) != 1:
                 raise PromptRefused(
-                    "The model's chat template leaves out an image or a recording. Put it into a message of the user."
+                    "The model's chat template drops an image or a recording. Put it into a user message."
                 )
             counts[type(part)] += 1
             text = text.replace(mark, self._senses.placeholder(part, counts[type(part)]))
@@ -270,7 +270,7 @@ class SensingReader(RequestReader):
 
 
 def media_of(chat: Chat) -> list[ImagePart | AudioPart]:
-    """Return the images and recordings of a conversation in their order."""
+    """Return the images and recordings of a conversation, in order."""
     contents = [message.content for message in chat.messages if not isinstance(message.content, str)]
     return [part for content in contents for part in content if not isinstance(part, TextPart)]
 
@@ -292,7 +292,7 @@ def _digest(part: ImagePart | AudioPart) -> str:
 
 
 def _marked(chat: Chat) -> tuple[Chat, list[str]]:
-    """Return the conversation with a mark in the place of each one, and the marks. No client can know them."""
+    """Return the conversation with marks in place of images and recordings, and the marks, which no client can know."""
     secret = secrets.token_hex(8)
     marks: list[str] = []
     messages: list[Message] = []

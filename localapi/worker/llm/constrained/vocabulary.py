@@ -1,9 +1,9 @@
-"""A model's tokens as llguidance knows them: indexed, so that a mask of those that continue a text takes no time.
+"""A model's tokens as llguidance knows them: indexed, so that masks of possible continuations take no time.
 
-llguidance holds the interpreter lock while it builds the index, and no answer gets a token meanwhile. If it reads the
-Hugging Face tokenizer itself that is 2 s of processor time for 151,936 tokens and 5 s for 262,144. Given the bytes of
-each token it is less than half, and takes half the memory. No answer can wait for that either, so the index is built
-while the weights are read.
+llguidance holds the interpreter lock while it builds the index, so no response gets a token meanwhile. If it reads the
+Hugging Face tokenizer itself, that takes 2 s of processor time for 151,936 tokens and 5 s for 262,144. Given the bytes
+of each token, it takes less than half the time and half the memory. Responses cannot wait for that either, so the index
+is built while the weights are read.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class Vocabulary:
     width: int
     """Width of the logits."""
     ends: mx.array
-    """`width` booleans: which tokens end an answer."""
+    """Mask of the tokens that end a response, `width` booleans."""
 
 
 class VocabularyIndex:
-    """Builds the vocabulary of a tokenizer on a separate thread, from the start."""
+    """Builder of a tokenizer's vocabulary on a separate thread, starting at once."""
 
     def __init__(self, tokenizer: Any, width: int) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `width`: that of the model's logits."""
+        """Start with mlx-lm's TokenizerWrapper and the width of the model's logits."""
         self._tokenizer = tokenizer
         self._width = width
         self._tokens: Future[LLTokenizer] = Future()
         threading.Thread(target=self._build, name="vocabulary", daemon=True).start()
 
     def wait(self) -> None:
-        """Wait until the index is built, or cannot be."""
+        """Wait until the index is built or has failed."""
         self._tokens.exception()
 
     def get(self) -> Vocabulary:
-        """Return the vocabulary, when it is there. Raise GrammarRefused if there cannot be one of this tokenizer."""
+        """Return the vocabulary once it is built. Raise GrammarRefused if this tokenizer cannot have one."""
         try:
             tokens = self._tokens.result()
         except GrammarRefused:
@@ -67,12 +67,13 @@ class VocabularyIndex:
 
 
 def indexed(tokenizer: Any, width: int) -> LLTokenizer:
-    """Return the index. Raise GrammarRefused, and what llguidance raises."""
+    """Return the index. Raise GrammarRefused, or llguidance's error."""
     ends = _ends(tokenizer, width)
     size = max(width, len(tokenizer))
     own = getattr(tokenizer, "_tokenizer", tokenizer)
     tokens = _Tokens.of(own, size)
-    if tokens is None:  # a vocabulary of another kind: llguidance knows some more, and says what is wrong with others
+    # a vocabulary of another kind: llguidance knows some more, and reports what is wrong with others
+    if tokens is None:
         return from_tokenizer(own, n_vocab=size, eos_token=ends)
     return LLTokenizer(TokenizerWrapper(tokens), n_vocab=size, eos_token=ends)
 
@@ -97,7 +98,7 @@ class _Tokens:
         self.special_token_ids = special
 
     def __call__(self, text: bytes) -> list[int]:
-        """Return the tokens as the model was taught to write this text."""
+        """Return the tokens in which the model was trained to write this text."""
         tokens: list[int] = self._tokenizer.encode(text.decode("utf-8", "replace"), add_special_tokens=False).ids
         return tokens
 
@@ -110,14 +111,14 @@ class _Tokens:
         first = tokenizer.convert_ids_to_tokens(tokenizer.encode("a", add_special_tokens=False)[0])
         if not reading(first).startswith(b"a"):
             return None
-        # Numbers that stand for no token are named by themselves, as llguidance names them: a padded vocabulary's.
+        # Numbers without a token, as in a padded vocabulary, are named as llguidance names them.
         names = [f"<[{number}]>" for number in range(size)]
         names[: len(tokenizer)] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         special = set(range(len(tokenizer), size))
         tokens = [reading(name) for name in names]
         for number, added in tokenizer.added_tokens_decoder.items():
             text = str(added)
-            # As llguidance decides it. No text matches these tokens: a grammar names them by their numbers.
+            # As llguidance decides it. No text matches these tokens: a grammar names them by number.
             if added.special or (text.startswith("<") and text.endswith(">")):
                 tokens[number] = text.encode()
                 special.add(number)
