@@ -25,7 +25,7 @@ def shown(value: object) -> str:
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """Return names for a message, at most so many of them."""
+    """Return names for a message, at most this many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

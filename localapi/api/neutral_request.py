@@ -262,12 +262,12 @@ class Unhonoured:
             what = " and ".join(["text", *sorted(reads)]) if reads else "text only"
             return InvalidRequest(
                 f"The model {shown(model)} accepts {what}, but the request has a part of type {self.name}. Choose a "
-                f"model whose `input` in /v1/models names {self.name}, or leave the part out.",
+                f"model whose `input` in /v1/models names {self.name}, or remove the part.",
                 param=self.param,
                 code=self.code,
             )
         return InvalidRequest(
-            f"The backend {backend} does not support '{self.param}'. Leave it out, or set `unsupported: warn` for this "
+            f"The backend {backend} does not support '{self.param}'. Remove it, or set `unsupported: warn` for this "
             "model in the manifest.",
             param=self.param,
             code=self.code,

@@ -363,7 +363,7 @@ class HttpClient:
 
     def _late(self, limit: Limit) -> UpstreamTimeout:
         return UpstreamTimeout(
-            f"{self._who} {_LATE[limit.option]} for {limit.seconds:g} s ({limit.option}). Ask for less, or raise it in "
+            f"{self._who} {_LATE[limit.option]} for {limit.seconds:g} s ({limit.option}). Request less, or raise it in "
             "the manifest."
         )
 

@@ -164,7 +164,7 @@ class Ahead(Generic[Item]):
             raise RequestTimeout(
                 f"The client left {self._bytes // MEGABYTE} MB of this response unread, so it was ended. Read "
                 f"faster, or "
-                "ask for less at a time."
+                "request less at a time."
             )
         self._taken.clear()
         try:
@@ -173,5 +173,5 @@ class Ahead(Generic[Item]):
         except TimeoutError:
             raise RequestTimeout(
                 f"The client read nothing of this response for {READER_SECONDS:g} s, so it was ended. "
-                "Read faster, or ask for less at a time."
+                "Read faster, or request less at a time."
             ) from None

@@ -17,7 +17,7 @@ LONGEST_PAUSE_SECONDS: Final = 300.0
 
 
 def pause_seconds(failures: int) -> float:
-    """Return the pause after so many consecutive failures; 0 if there is none."""
+    """Return the pause after this many consecutive failures; 0 if there is none."""
     if failures < TOLERATED:
         return 0.0
     return growing_pause(failures - TOLERATED + 1, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)

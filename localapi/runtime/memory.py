@@ -220,9 +220,9 @@ class Memory:
         names = ", ".join(f"{each.name} {readable(size)}" for each, size in beside.items())
         if refusal.reason is Refusal.NOT_WORTH_IT:
             return NoRoomAhead(
-                f"Not loaded ahead of requests: it needs about {readable(refusal.size)}, and memory_budget "
-                f"({readable(budget)}) leaves {readable(max(0, refusal.free))} beside {names}. Its first request loads "
-                "it, in the place of others. Preload or pin fewer models, or raise server.memory_budget."
+                f"Not preloaded: it needs about {readable(refusal.size)}, and memory_budget "
+                f"({readable(budget)}) leaves {readable(max(0, refusal.free))} besides {names}. "
+                "Its first request loads it in place of others. Preload or pin fewer models, or raise server.memory_budget."
             )
         hint = "Raise"
         if any(each.name == instance.name for each in beside):

@@ -71,7 +71,7 @@ class Record:
 
 
 def rest_seconds(failures: int) -> float:
-    """Return how long a member rests after so many consecutive failures."""
+    """Return how long a member rests after this many consecutive failures."""
     return growing_pause(failures, FIRST_REST_SECONDS, LONGEST_REST_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Pronunciations of words that a user has defined. Knows where a word ends, and nothing of phonemes.
+"""Pronunciations of words that a user has defined. This module knows where a word ends, but no phonemes.
 
 # One entry per line: a word, a colon, a space, and how to say it. Lines that begin with # are comments.
 GIF: jif

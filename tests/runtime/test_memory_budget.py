@@ -157,7 +157,7 @@ def test_models_to_preload_do_not_take_each_others_place(tmp_path: Path) -> None
         assert "Its first request loads it, in the place of others. Preload or pin fewer" in status["warnings"][0]
         assert {model["id"]: model["state"] for model in status["models"]}["b"] == "unloaded"
         assert server.request("GET", "/health/ready").status == 200  # it answers all of them
-        server.wait_for(r"c: Not loaded ahead of requests: it needs about \d+ MB, and memory_budget \(230 MB\) leaves")
+        server.wait_for(r"c: Not preloaded: it needs about \d+ MB, and memory_budget \(230 MB\) leaves")
         # A request is another matter.
         assert server.request("POST", CHAT, ask("b")).status == 200
         assert loaded(server) == {"pinned", "b"}

@@ -123,7 +123,7 @@ def refuse(content: Mapping[str, Any], not_honoured: Mapping[str, tuple[Any, ...
     for name, harmless in not_honoured.items():
         if name in content and not any(_same(content[name], value) for value in harmless):
             raise InvalidRequest(
-                f"The parameter '{name}' is not supported by this server. Leave it out.",
+                f"The parameter '{name}' is not supported by this server. Remove it.",
                 param=name,
                 code="unsupported_parameter",
             )

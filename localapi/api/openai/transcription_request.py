@@ -95,7 +95,7 @@ def check_for_own_engine(request: TranscriptionFields) -> None:
             )
     if request.include:
         raise InvalidRequest(
-            "This model gives no log probabilities of tokens. Leave out 'include'; verbose_json has the average of "
+            "This model gives no log probabilities of tokens. Remove 'include'; verbose_json has the average of "
             "each segment.",
             param="include",
             code="unsupported_parameter",
@@ -106,7 +106,7 @@ def check_for_own_engine(request: TranscriptionFields) -> None:
         )
     if request.stream and request.response_format in SUBTITLES:
         raise InvalidRequest(
-            f"{request.response_format} cannot be streamed. Leave out 'stream', or use verbose_json, whose last event "
+            f"{request.response_format} cannot be streamed. Remove 'stream', or use verbose_json, whose last event "
             "has the times.",
             param="stream",
         )

@@ -140,7 +140,7 @@ def _unsupported(request: NeutralSpeech, options: SpeechOptions, said: Set[str],
         name = found[0]
         also = ' for words (it can for sentences: "timestamps": "sentence")' if name == "timestamps" else ""
         raise InvalidRequest(
-            f"The backend {options.backend_name} does not support '{name}'{also}. Leave it out, or set "
+            f"The backend {options.backend_name} does not support '{name}'{also}. Remove it, or set "
             "`unsupported: warn` for this model in the manifest.",
             param=name, code="unsupported_parameter",
         )  # fmt: skip

@@ -46,7 +46,7 @@ class Detokenizer:
     """Factory of a `TextStream` for each response of one model."""
 
     def __init__(self, tokenizer: Tokenizer, *, markers: Collection[int] = ()) -> None:
-        """`markers`: special tokens that are text nevertheless."""
+        """Create a factory; `markers` are special tokens that are text nevertheless."""
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items()
         special = {*tokenizer.all_special_ids, *(id_ for id_, token in added if token.special)}

@@ -101,7 +101,7 @@ class PromptWriter:
     """Writer of one model's prompts."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper."""
+        """Create a writer from mlx-lm's TokenizerWrapper."""
         bounded_template.install()
         self._tokenizer = tokenizer
         self.has_template = bool(tokenizer.has_chat_template)

@@ -48,7 +48,7 @@ class RequestReader:
     def __init__(
         self, tokenizer: Any, prompts: PromptWriter, *, name: str, context_length: int | None, needs_boundaries: bool
     ) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper. `needs_boundaries`: as in `PrefixCache`."""
+        """Create a reader from mlx-lm's TokenizerWrapper; `needs_boundaries` is as in `PrefixCache`."""
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._name = name

@@ -49,7 +49,7 @@ class RowMaker:
         width: int,
         template_stop: Sequence[str],
     ) -> None:
-        """`width`: of the logits, in tokens. `template_stop`: strings that end each answer in chat."""
+        """Create a maker; `width` is that of the logits, `template_stop` are strings that end each response in chat."""
         self.memory = memory
         self._tokenizer = tokenizer
         self._format = output

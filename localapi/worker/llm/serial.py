@@ -45,7 +45,10 @@ class Serial:
         prefixes: PrefixCache,
         token_bytes: Callable[[int], bytes],
     ) -> None:
-        """Start empty. `caches`: the model's empty caches, followed by the draft's. `prefixes`: for the same caches."""
+        """Start empty.
+
+        `caches` are the model's empty caches, followed by the draft's; `prefixes` is for the same caches.
+        """
         self.prefixes = prefixes
         self.speculation = None
         self._model = model

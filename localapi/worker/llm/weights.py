@@ -197,7 +197,7 @@ def read_weights(model: Any) -> Iterator[int]:
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any], *, template: str | None = None) -> Any:
-    """Return mlx-lm's TokenizerWrapper of a folder. Raise CannotLoad. `template`: for one without a chat template."""
+    """Return mlx-lm's TokenizerWrapper of a folder; `template` is used if it has no template. Raise CannotLoad."""
     files = f"The tokenizer in {folder} (tokenizer.json, tokenizer_config.json)"
     ending = config.get("eos_token_id") or (config.get("text_config") or {}).get("eos_token_id")
     try:

@@ -60,7 +60,7 @@ class LoneAnswers(Serial):
         cancelled: Callable[[int], bool],
         seen: Sequence[Prompt] = (),
     ) -> None:
-        """Start empty. `cancelled`: as in `Host`. `seen`: as in `Senses.probes`."""
+        """Start empty. `cancelled` is as in `Host`, `seen` as in `Senses.probes`."""
         super().__init__(
             model,
             draft=None,

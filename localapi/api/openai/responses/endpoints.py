@@ -123,7 +123,7 @@ class Responses(ApiBlueprint):
         response = self._state(record)
         if response["status"] in RUNNING:
             raise InvalidRequest(
-                "This response was not created with 'stream: true', so it has no events. Leave out 'stream'.",
+                "This response was not created with 'stream: true', so it has no events. Remove 'stream'.",
                 param="stream",
             )
         return streamed_reply(_replay(response, query.starting_after), EVENT_STREAM)
@@ -174,7 +174,7 @@ class Responses(ApiBlueprint):
         if not self._store.keeps:
             raise InvalidRequest(
                 "Responses in the background must be stored, but server.responses in the manifest disables storing. "
-                "Leave out 'background'.",
+                "Remove 'background'.",
                 param="background",
                 code="unsupported_parameter",
             )

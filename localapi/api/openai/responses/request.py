@@ -238,7 +238,7 @@ class ResponsesRequest(InputTokensRequest):
         super().check()
         if self.background and not self.store:
             raise InvalidRequest(
-                "A response in the background must be stored. Leave out 'store: false'.", param="background"
+                "A response in the background must be stored. Remove 'store: false'.", param="background"
             )
 
 

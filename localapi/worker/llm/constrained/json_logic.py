@@ -265,7 +265,7 @@ class Alternatives:
     """Members of a `oneOf`, with additions to each so that no value satisfies two of them."""
 
     def __init__(self, rewriter: SchemaRewriter, members: list[Any], types: list[str]) -> None:
-        """`types`: the types that the schema around them allows."""
+        """Compare the members; `types` are those that the surrounding schema allows."""
         self._members = [rewriter.resolved(member) for member in members]
         self._types = {"number" if name == "integer" else name for name in types}
         self._rewriter = rewriter

@@ -1,4 +1,4 @@
-"""Compile a JSON schema to a grammar: exactly, or relaxed if the request is not strict. Knows no tokens."""
+"""Compile a JSON schema to a grammar: exactly, or relaxed if the request is not strict. This module knows no tokens."""
 
 from __future__ import annotations
 

@@ -187,7 +187,10 @@ class JsonSection:
     """Read a section of `{"name": ..., "arguments": {...}}` as it grows: one call, several, or a list of them."""
 
     def __init__(self, start: str, end: str, calls: Calls, *, keyed_by_name: bool = False) -> None:
-        """`keyed_by_name` as in `JsonCall`. `end`: empty if the section goes on to text that is no call."""
+        """Start a section. `end` is empty if the section continues until text that is not a call.
+
+        `keyed_by_name` is as in `JsonCall`.
+        """
         self._start = start
         self._end = end
         self._keyed_by_name = keyed_by_name

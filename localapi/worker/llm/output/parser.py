@@ -69,7 +69,7 @@ class OutputFormat:
     """The marks of one model around reasoning and tool calls."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer`: mlx-lm's TokenizerWrapper."""
+        """Read the marks from mlx-lm's TokenizerWrapper."""
         self.think_start: str | None = tokenizer.think_start
         self.think_end: str | None = tokenizer.think_end
         self.tool_format: ToolFormat | None = None
@@ -340,7 +340,7 @@ class _TrimmedText:
     """
 
     def __init__(self, space: str | None) -> None:
-        """`space`: the characters that are whitespace, as for str.strip."""
+        """Start a text; `space` are the characters that count as whitespace, as for str.strip."""
         self._space = space
         self.held = ""
         """Whitespace that waits for what follows."""

@@ -64,7 +64,7 @@ class AnswerText:
     """Text of one response, from its tokens. `stopped` becomes True at a stop string; nothing follows then."""
 
     def __init__(self, text: TextStream, stop: Sequence[str] = (), *, verbatim: bool = False) -> None:
-        """`verbatim`: leading whitespace is part of the answer, as when a text is continued."""
+        """Start a text; with `verbatim`, leading whitespace is part of it, as when a text is continued."""
         self._text = text
         self._stop = StopStrings(stop)
         self._begun = verbatim

@@ -51,7 +51,10 @@ class ToolFormat:
         return {self.start, self.end, self._format.string_mark, *self._format.inner_marks} - {""}
 
     def section(self, mark: str, calls: Calls, *, abandon: str | None = None) -> Section:
-        """Return a section that begins now with this mark. `abandon`: a string that shows that it was not a section."""
+        """Return a section that begins now with this mark.
+
+        `abandon` is a string that shows that it is not a section.
+        """
         # A call may begin without a mark.
         start = self.start if mark else ""
         json_section = JsonSection(start, self.end, calls, keyed_by_name=self._format.keyed_by_name)
@@ -154,7 +157,10 @@ class ParsedSection:
     def __init__(
         self, start: str, end: str, parse: Callable[[str], list[SectionItem]], abandon: str | None = None
     ) -> None:
-        """`parse`: returns the items of a text; nothing if it has no calls. `abandon`: as in `ToolFormat.section`."""
+        """Start a section; `parse` returns the items of a text, or nothing if it has no calls.
+
+        `abandon` is as in `ToolFormat.section`.
+        """
         self._start = start
         self._end = end
         self._parse = parse

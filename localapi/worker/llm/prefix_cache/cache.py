@@ -49,7 +49,7 @@ class PrefixCache:
     """The prefix cache of one model. It counts hits and misses."""
 
     def __init__(self, empty: Sequence[Any], *, max_bytes: int, store: PrefixStore | None = None) -> None:
-        """`empty`: the model's caches before the first token, from `make_prompt_cache(model)`."""
+        """Create a cache; `empty` are the model's caches before the first token, from `make_prompt_cache(model)`."""
         self.hits = 0
         self.misses = 0
         self.tokens_reused = 0
@@ -265,7 +265,10 @@ class PrefixCache:
         return found
 
     def _gather(self, found: PrefixMatch, layer: int, slots: list[Slot], start: int) -> bool:
-        """Collect a layer's arrays from `start` on; return False if some are missing. `slots`: the last one first."""
+        """Collect a layer's arrays from `start` on; return False if some are missing.
+
+        `slots` has the last one first.
+        """
         pieces: list[Arrays] = []
         for slot in slots:
             node = slot.node

@@ -117,7 +117,7 @@ class Plans:
     """Follower's side: the plans that have arrived. The process ends with rank 0."""
 
     def __init__(self, connection: socket.socket, wake: Callable[[], None]) -> None:
-        """`wake`: called on a thread when there is a plan."""
+        """Start reading plans; `wake` is called on a thread when there is one."""
         self._connection = connection
         self._wake = wake
         self._plans: deque[StepPlan] = deque()

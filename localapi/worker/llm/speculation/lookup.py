@@ -42,7 +42,7 @@ class Lookup:
     """Text of one row, and the place in it that the row currently repeats, if there is one."""
 
     def __init__(self, tokens: Sequence[int], shared: HitRates) -> None:
-        """`shared`: the rates of all rows of the model, with which a new row begins."""
+        """Start a row with the rates of all rows of the model."""
         self._tokens: list[int] = []
         self._next: dict[tuple[int, ...], int] = {}
         """Index of the token that last followed these tokens."""
