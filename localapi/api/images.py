@@ -22,7 +22,7 @@ from localapi.api.neutral_request import NeutralRequest
 from localapi.backends.image_options import ImageLimits
 from localapi.errors import InvalidRequest, shown
 from localapi.images.header import ImageHeader, NotAnImage, read_header
-from localapi.system.written_file import NotWritten, is_data_url, written_bytes
+from localapi.system.data_url import NotWritten, is_data_url, written_bytes
 from localapi.worker.protocol import Chat, ImagePart
 
 MEGABYTE: Final = 2**20

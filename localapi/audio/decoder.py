@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from localapi.system.written_file import NotWritten, written_bytes
+from localapi.system.data_url import NotWritten, written_bytes
 
 if TYPE_CHECKING:
     import av

@@ -28,7 +28,7 @@ from localapi.backends.transcription import TranscriptionOptions
 from localapi.backends.vector_options import EmbeddingOptions, RerankOptions
 from localapi.errors import InvalidRequest
 from localapi.images.header import read_header
-from localapi.text.scripts import weight
+from localapi.text.writing_systems import weight
 from localapi.worker.protocol import (
     AudioPart,
     Capabilities,

@@ -17,7 +17,7 @@ from localapi.backends.speech import SpeechOptions
 from localapi.backends.variables import WithVariables
 from localapi.backends.worker_engine import WorkerSetup, start_worker
 from localapi.errors import shown
-from localapi.text.scripts import HAN
+from localapi.text.writing_systems import HAN
 from localapi.worker.protocol import Voice
 
 DEFAULT_VOICE = "en-us"

@@ -20,12 +20,12 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from localapi.backends import say_voices
-from localapi.backends.commands import Commands, CommandsStopped, CommandTimeout
 from localapi.backends.engine import Engine, InProcessEngine, ReportLoading
 from localapi.backends.speech import SpeechOptions
+from localapi.backends.subprocess_pool import Commands, CommandsStopped, CommandTimeout
 from localapi.errors import GenerationFailed, InvalidRequest, LoadFailed, ModelUnavailable
 from localapi.system.os_errors import advise
-from localapi.text.scripts import weight
+from localapi.text.writing_systems import weight
 from localapi.worker.protocol import Event, Loaded, Loading, Request, Sound, Speak, Spoken, Voice
 
 AT_ONCE = 4

@@ -15,10 +15,10 @@ from localapi.backends.option_types import StrictModel
 from localapi.backends.options import EntryOptions, FolderOf, Name, OptionPath, PathProblem, located_folder
 from localapi.backends.parameters import MAX_SPEED, MIN_SPEED, SpeechParameters
 from localapi.errors import shown
+from localapi.system.data_url import NotWritten, is_data_url
 from localapi.system.os_errors import advise
-from localapi.system.written_file import NotWritten, is_data_url
 from localapi.text.lexicon import BadLexicon, read_lexicon
-from localapi.text.scripts import scripts_of_language
+from localapi.text.writing_systems import scripts_of_language
 from localapi.worker.protocol import Voice
 
 Value = TypeVar("Value")

@@ -18,7 +18,7 @@ from localapi.cli.text_table import room, table
 from localapi.client import Server
 from localapi.errors import ManifestError, NoServer, Refused
 from localapi.manifest import Manifest, describe, read
-from localapi.reload.comparison import diff, own_models
+from localapi.reload.plan import diff, own_models
 from localapi.settings import Settings
 
 PEER_SECONDS: Final = 3.0

@@ -18,8 +18,8 @@ from localapi.cli.text_table import GAP, table, wrapped
 from localapi.client import Server
 from localapi.manifest import Entry, read
 from localapi.observability import log
-from localapi.reload.comparison import Plan, plan, words_of
 from localapi.reload.fit import need_of, obstacle_of, shortage_of
+from localapi.reload.plan import Plan, plan, words_of
 from localapi.settings import Settings
 
 CHANGED: Final = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from localapi.errors import OperatorError
-from localapi.system.whole_file import replacing
+from localapi.system.atomic_file import replacing
 
 FORMATS: Final = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 SUFFIXES: Final = {**{f".{name}": name for name in FORMATS}, ".ogg": "opus"}

@@ -21,8 +21,8 @@ from localapi.client import Server
 from localapi.errors import NoServer, OperatorError, Refused
 from localapi.kinds import TRANSCRIPTION
 from localapi.settings import Settings
+from localapi.system.atomic_file import replacing
 from localapi.system.byte_sizes import readable
-from localapi.system.whole_file import replacing
 from localapi.text.subtitles import Caption, srt, vtt
 
 FORMATS: Final = ("text", "srt", "vtt", "json")

@@ -14,8 +14,8 @@ from localapi.backends.options import EntryOptions
 from localapi.errors import MOST_SHOWN, Problem, shown
 from localapi.kinds import KINDS
 from localapi.manifest.hidden import is_hidden
+from localapi.manifest.interpolation import mentions_variables
 from localapi.manifest.origin import Items, KeyPath, Node, Origin, Scalar, Table, follow, noun, plain
-from localapi.manifest.references import mentions_variables
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -19,8 +19,8 @@ from typing import Final
 from localapi.backends.secret import DOTENV
 from localapi.errors import ManifestError, Problem
 from localapi.kinds import KINDS
+from localapi.manifest.interpolation import Variables, mentions_variables, resolved
 from localapi.manifest.origin import Items, KeyPath, Member, Node, Origin, Scalar, Table, noun
-from localapi.manifest.references import Variables, mentions_variables, resolved
 from localapi.manifest.server_options import EXTENSION, INCLUDE
 from localapi.manifest.yaml_layer import Layer, read_layer
 

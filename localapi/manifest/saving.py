@@ -27,7 +27,7 @@ from localapi.manifest.origin import plain
 from localapi.manifest.reading import ManifestSource, read
 from localapi.manifest.text import Text, read_text, text_of
 from localapi.manifest.yaml_layer import layer_of
-from localapi.system.whole_file import replacing
+from localapi.system.atomic_file import replacing
 
 _BOM: Final = b"\xef\xbb\xbf"
 _WRITABLE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH

@@ -14,9 +14,9 @@ from typing import Final
 
 from localapi.observability.counters import Counters
 from localapi.observability.usage_history import MEMORY, Amount, UsageHistory, UsageMeter
+from localapi.system.atomic_file import locked, write_whole
 from localapi.system.folders import state_folder
 from localapi.system.threads import aside
-from localapi.system.whole_file import locked, write_whole
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from localapi.manifest import Manifest
 from localapi.manifest.hidden import is_hidden
+from localapi.manifest.interpolation import mentions_variables
 from localapi.manifest.origin import KeyPath
-from localapi.manifest.references import mentions_variables
 
 _PROTECTED = ("api_keys", "allowed_hosts", "allowed_origins", "cluster", "console_edits", "capture", "traces")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from localapi.errors import CannotInstall
-from localapi.system.whole_file import write_whole
+from localapi.system.atomic_file import write_whole
 
 SECONDS: Final = 30.0
 """Time limit for launchctl and systemctl. Stopping the server takes as long as its requests do."""

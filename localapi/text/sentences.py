@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import sentencex  # type: ignore[import-untyped]
 
 from localapi.text.clean import is_speakable
-from localapi.text.scripts import HAN, KANA, is_wide, language_of, reach, script_of_letter, weight
+from localapi.text.writing_systems import HAN, KANA, is_wide, language_of, reach, script_of_letter, weight
 
 _WINDOW = 4096
 """Characters per call of sentencex."""

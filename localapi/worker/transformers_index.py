@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from localapi.system.atomic_file import write_whole
 from localapi.system.folders import cache_folder
-from localapi.system.whole_file import write_whole
 
 _MODULE: Final = "transformers.utils.import_utils"
 _FUNCTION: Final = "define_import_structure"

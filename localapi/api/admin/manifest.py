@@ -50,9 +50,9 @@ from localapi.http.body import name_ignored, parse, read_object
 from localapi.http.edit_rights import EditRights
 from localapi.http.replies import json_reply
 from localapi.manifest import Draft, Edit, Manifest, Written, json_schema
-from localapi.reload.comparison import Change, plan, words_of
 from localapi.reload.editor import Editor, Look
 from localapi.reload.fit import need_of, obstacle_of
+from localapi.reload.plan import Change, plan, words_of
 from localapi.reload.protected import protected_changes
 from localapi.reload.reloader import Reloader
 from localapi.system.threads import aside

@@ -11,7 +11,7 @@ from localapi.api.admin.attempt_status import ProblemReply
 from localapi.api.openai.wire import ErrorDetails
 from localapi.kinds import KINDS
 from localapi.manifest import Patch
-from localapi.reload.comparison import Does
+from localapi.reload.plan import Does
 
 SERVER: Final = "server"
 PEERS: Final = "peers"

@@ -19,7 +19,7 @@ from localapi.errors import InvalidRequest
 from localapi.kinds.speech import speech_options
 from localapi.manifest import Entry
 from localapi.text.script import script_of
-from localapi.text.scripts import weight
+from localapi.text.writing_systems import weight
 from localapi.worker.protocol import Voice
 
 PART_WEIGHT: Final = 2000

@@ -15,7 +15,7 @@ from typing import Final
 from localapi.api.allowed_file import allowed_file, read_up_to
 from localapi.audio.decoder import read_written
 from localapi.errors import GenerationFailed, InvalidRequest
-from localapi.system.written_file import NotWritten, is_data_url
+from localapi.system.data_url import NotWritten, is_data_url
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,40}://", re.IGNORECASE)

@@ -33,7 +33,7 @@ from localapi.kinds.speech import CHARACTERS, SECONDS, TIME_TO_FIRST_SOUND, spee
 from localapi.manifest import fingerprint
 from localapi.runtime.lease import Lease
 from localapi.runtime.registry import Registry
-from localapi.text.scripts import weight
+from localapi.text.writing_systems import weight
 from localapi.worker.protocol import Event, Sound, Speak, Spoken, WordTime, WordTimes
 
 log = logging.getLogger(__name__)

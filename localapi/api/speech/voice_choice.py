@@ -9,7 +9,7 @@ from localapi.backends.parameters import MAX_SPEED, MIN_SPEED
 from localapi.backends.speech import SpeechOptions
 from localapi.text.clean import is_speakable
 from localapi.text.script import Script
-from localapi.text.scripts import HAN, KANA, Run, language_of, main_script, runs
+from localapi.text.writing_systems import HAN, KANA, Run, language_of, main_script, runs
 from localapi.worker.protocol import Voice
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from localapi.system.atomic_file import locked, write_whole
 from localapi.system.folders import cache_folder
 from localapi.system.openblas_library import PACKAGE, SWITCH, package_library
-from localapi.system.whole_file import locked, write_whole
 from localapi.worker.blas import verdicts
 from localapi.worker.blas.elf import without_prefix
 from localapi.worker.blas.threads import Threads, usable_cores

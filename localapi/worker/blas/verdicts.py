@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from localapi.system.whole_file import write_whole
+from localapi.system.atomic_file import write_whole
 
 TRIAL_SECONDS: Final = 60
 AGAIN_SECONDS: Final = 24 * 3600

@@ -25,9 +25,9 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_map, tree_unflatten
 
+from localapi.system.atomic_file import write_whole
 from localapi.system.byte_sizes import readable
 from localapi.system.folders import cache_folder
-from localapi.system.whole_file import write_whole
 from localapi.worker.llm import row_products
 
 SHARE: Final = 0.5

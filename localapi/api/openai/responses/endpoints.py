@@ -11,7 +11,7 @@ from quart import Blueprint, Response, request
 
 from localapi.api.dialect import ApiBlueprint, Exchange
 from localapi.api.neutral_request import NeutralRequest
-from localapi.api.openai.responses import kept
+from localapi.api.openai.responses import stored_responses
 from localapi.api.openai.responses.background import Background
 from localapi.api.openai.responses.folder import Folder
 from localapi.api.openai.responses.reply import ResponsesReply
@@ -92,7 +92,7 @@ class Responses(ApiBlueprint):
         reply = ResponsesReply(said, content, chat_options(entry.options))
         reply.response.store = said.store and self._store.keeps
         if reply.response.store:
-            items = kept.input_of(content.get("input"), reply.response.id)
+            items = stored_responses.input_of(content.get("input"), reply.response.id)
             reply.keep = partial(self._keep, _owner(), items)
         with neutral.in_words_of_client():
             if said.truncation == "auto":
@@ -113,8 +113,8 @@ class Responses(ApiBlueprint):
 
     async def read(self, response_id: str) -> Response:
         """Return a response, or its events from any number on."""
-        query = body.parse(kept.StreamQuery, dict(request.args))
-        record = await kept.found(self._store, response_id, _owner())
+        query = body.parse(stored_responses.StreamQuery, dict(request.args))
+        record = await stored_responses.found(self._store, response_id, _owner())
         run = self._background.get(response_id)
         if not query.stream:
             return json_reply(self._state(record))
@@ -130,7 +130,7 @@ class Responses(ApiBlueprint):
 
     async def remove(self, response_id: str) -> Response:
         """Delete a response; if it is running, end it."""
-        await kept.found(self._store, response_id, _owner())
+        await stored_responses.found(self._store, response_id, _owner())
         run = self._background.get(response_id)
         if run is not None:
             await self._background.cancel(run)
@@ -139,7 +139,7 @@ class Responses(ApiBlueprint):
 
     async def cancel(self, response_id: str) -> Response:
         """End a response that runs in the background."""
-        record = await kept.found(self._store, response_id, _owner())
+        record = await stored_responses.found(self._store, response_id, _owner())
         if not record.response["background"]:
             raise InvalidRequest(
                 "Only a response in the background can be cancelled. To end another one, close its connection."
@@ -147,13 +147,13 @@ class Responses(ApiBlueprint):
         run = self._background.get(response_id)
         if run is not None:
             await self._background.cancel(run)
-        return json_reply(self._state(await kept.found(self._store, response_id, _owner())))
+        return json_reply(self._state(await stored_responses.found(self._store, response_id, _owner())))
 
     async def input_items(self, response_id: str) -> Response:
         """List the input items of a response."""
-        query = body.parse(kept.ItemsQuery, dict(request.args))
-        record = await kept.found(self._store, response_id, _owner())
-        items, more = kept.page_of(record.input, query)
+        query = body.parse(stored_responses.ItemsQuery, dict(request.args))
+        record = await stored_responses.found(self._store, response_id, _owner())
+        items, more = stored_responses.page_of(record.input, query)
         first, last = (items[0]["id"], items[-1]["id"]) if items else (None, None)
         return json_reply(InputItems(data=items, first_id=first, last_id=last, has_more=more))
 
@@ -161,9 +161,9 @@ class Responses(ApiBlueprint):
         """Return a request with everything that it refers to. Raise InvalidRequest."""
         owner = _owner()
         if "input" in content:
-            content["input"] = await kept.with_references(self._store, content["input"], owner)
+            content["input"] = await stored_responses.with_references(self._store, content["input"], owner)
         said, unknown = parse_response(shape, content)
-        neutral = said.neutral(await kept.history(self._store, said.previous_response_id, owner), unknown)
+        neutral = said.neutral(await stored_responses.history(self._store, said.previous_response_id, owner), unknown)
         neutral.check()
         return said, neutral
 
@@ -219,7 +219,7 @@ def _owner() -> str | None:
 
 
 async def _replay(response: Mapping[str, Any], after: int) -> AsyncGenerator[bytes, None]:
-    for each in kept.replayed(response, after):
+    for each in stored_responses.replayed(response, after):
         yield event(each, name=each["type"])
     yield DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from localapi.text.scripts import LATIN, language_of, main_script, runs, scripts_of_language
+from localapi.text.writing_systems import LATIN, language_of, main_script, runs, scripts_of_language
 
 pytestmark = pytest.mark.everyday
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localapi.manifest import ManifestSource, read
-from localapi.reload.comparison import place_of
+from localapi.reload.plan import place_of
 
 pytestmark = pytest.mark.everyday
 

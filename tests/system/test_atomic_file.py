@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localapi.system.whole_file import replacing, write_whole
+from localapi.system.atomic_file import replacing, write_whole
 
 
 def test_a_file_is_replaced_and_gets_its_mode(tmp_path: Path) -> None:
