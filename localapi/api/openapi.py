@@ -111,7 +111,7 @@ def document() -> Schema:
     paths: dict[str, Schema] = {}
     for tag, found in tagged().items():
         for (method, path), operation in found.items():
-            paths.setdefault(path, {})[method.lower()] = {"tags": [tag], **_operation(operation, path)}
+            paths.setdefault(path, {})[method.lower()] = {"tags": [operation.tag or tag], **_operation(operation, path)}
     return {
         "openapi": "3.1.0",
         "info": {

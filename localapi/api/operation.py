@@ -48,6 +48,8 @@ class Operation:
     others: Mapping[int, Shape] = field(default_factory=dict)
     """Statuses whose reply is not an error object."""
     parameters: tuple[Schema, ...] = ()
+    tag: str = ""
+    """Tag in the document; empty: the module's. The console's example names a model of the kind with this name."""
 
 
 Operations = Mapping[tuple[str, str], Operation]

@@ -142,5 +142,6 @@ OPERATIONS: Final[Operations] = {
         body=TeiEmbedRequest,
         example={"inputs": ["A cat sits on the mat."]},
         errors=ERRORS_OF_WORK,
+        tag="embedding",
     ),
 }

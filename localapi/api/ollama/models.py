@@ -269,6 +269,7 @@ OPERATIONS: Final[Operations] = {
         example={"input": ["A cat sits on the mat."]},
         errors=ERRORS_OF_WORK,
         error=wire.OllamaError,
+        tag="embedding",
     ),
     ("POST", "/api/embeddings"): Operation(
         summary="Embed a text, in Ollama's older form.",
@@ -277,6 +278,7 @@ OPERATIONS: Final[Operations] = {
         example={"prompt": "A cat sits on the mat."},
         errors=ERRORS_OF_WORK,
         error=wire.OllamaError,
+        tag="embedding",
     ),
     **{
         endpoint: Operation(
