@@ -15,7 +15,10 @@ from localapi.cli.text_table import room, table
 @click.option("--force", is_flag=True, help="Reinstall it if it is already installed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable list; only without NAME.")
 def command(name: str | None, *, force: bool, as_json: bool) -> None:
-    """Install the environment of a backend: mlx-audio-plus, mlx-audio or faster-whisper. Without NAME, list them."""
+    """Install the environment of a backend, such as mlx-audio or faster-whisper.
+
+    Without NAME, list all environments and whether they are installed.
+    """
     if name is None:
         known = [environments.Environment.named(each) for each in environments.NAMES]
         if as_json:

@@ -222,7 +222,8 @@ class Memory:
             return NoRoomAhead(
                 f"Not preloaded: it needs about {readable(refusal.size)}, and memory_budget "
                 f"({readable(budget)}) leaves {readable(max(0, refusal.free))} besides {names}. "
-                "Its first request loads it in place of others. Preload or pin fewer models, or raise server.memory_budget."
+                "Its first request loads it in place of others. Preload or pin fewer models, or raise "
+                "server.memory_budget."
             )
         hint = "Raise"
         if any(each.name == instance.name for each in beside):

@@ -154,7 +154,7 @@ def test_models_to_preload_do_not_take_each_others_place(tmp_path: Path) -> None
             "b is to be preloaded",
             "c is to be preloaded",
         ]
-        assert "Its first request loads it, in the place of others. Preload or pin fewer" in status["warnings"][0]
+        assert "Its first request loads it in place of others. Preload or pin fewer" in status["warnings"][0]
         assert {model["id"]: model["state"] for model in status["models"]}["b"] == "unloaded"
         assert server.request("GET", "/health/ready").status == 200  # it answers all of them
         server.wait_for(r"c: Not preloaded: it needs about \d+ MB, and memory_budget \(230 MB\) leaves")
