@@ -86,7 +86,7 @@ def decode_file(path: Path, *, sample_rate_hz: int, max_seconds: float) -> Itera
         except ValueError as error:
             raise error if isinstance(error, NotAudio) else _unreadable(error) from error
         if silent:
-            raise NotAudio("There is no sound in the audio file.")
+            raise NotAudio("The file contains no audio.")
 
 
 def _beginning(file: io.BufferedReader) -> bytes:
@@ -140,7 +140,7 @@ def decode(data: bytes, *, sample_rate_hz: int, max_seconds: float, max_bytes: i
     except (av.error.FFmpegError, ValueError, OverflowError) as error:
         raise _unreadable(error) from error
     if not pcm:
-        raise NotAudio("There is no sound in the audio file.")
+        raise NotAudio("The file contains no audio.")
     return pcm
 
 
@@ -215,7 +215,7 @@ def _refuse_false_counts(data: bytes | mmap.mmap) -> None:
             at = data.find(box, begin, end)
             while at >= 0:
                 if int.from_bytes(data[at + offset : min(at + offset + 4, end)], "big") > len(data):
-                    raise NotAudio("The audio file declares more sound than it can contain.")
+                    raise NotAudio("The audio file declares more audio than it can contain.")
                 at = data.find(box, at + 1, end)
         begin = end
 
@@ -226,9 +226,9 @@ def _sound(
     import av  # noqa: PLC0415
 
     if not video and any(not stream.disposition & av.stream.Disposition.attached_pic for stream in file.streams.video):
-        raise NotAudio("This is a video; send only its sound.")
+        raise NotAudio("This is a video; send only its audio.")
     if not file.streams.audio:
-        raise NotAudio("There is no sound in the audio file.")
+        raise NotAudio("The file contains no audio.")
     stream = file.streams.audio[0]
     codec = stream.codec_context.name
     if codec not in CODECS:

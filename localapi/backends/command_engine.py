@@ -191,7 +191,7 @@ class CommandEngine:
             if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or status in _WANTS_KEY:
                 if await running.has_port(self.port):
                     return True
-                self._refusal = "another program answers there"
+                self._refusal = "another program responds there"
                 return False
             self._refusal = f"{path} has status {status}"
             if status not in _MISSING:
@@ -328,7 +328,7 @@ class CommandEngine:
 
     def _gone(self, how: str) -> ModelUnavailable:
         kind = ModelUnavailable if self._closing else WorkerEnded
-        return kind(f"The model's program {how} before the answer was complete. Send the request again.")
+        return kind(f"The model's program {how} before the response was complete. Send the request again.")
 
     async def close(self) -> None:
         """Close the connections, and end the program and everything that it started."""

@@ -248,7 +248,7 @@ class MacosSayEngine(InProcessEngine):
             raise GenerationFailed(f"say cannot be run: {advise(error)}.") from error
         except CommandsStopped:
             raise ModelUnavailable(
-                "The model was unloaded before the answer was complete. Send the request again."
+                "The model was unloaded before the response was complete. Send the request again."
             ) from None
 
     async def _say(self, text: str, voice: str | None, pace: Pace, file: Path) -> tuple[bytes, int]:

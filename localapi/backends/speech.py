@@ -308,7 +308,7 @@ class ForwardedSpeech(SpeechOptions):
         for name in _OF_OUR_SOUND:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise PathProblem(
-                    name, f"the backend {self.backend_name} does not support it: another server makes the sound"
+                    name, f"the backend {self.backend_name} does not support it: another server generates the audio"
                 )
         settings = self.located_settings(folder_of)
         del settings["audio_folders"]

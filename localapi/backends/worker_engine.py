@@ -389,4 +389,4 @@ class WorkerEngine:
 
     def _gone(self, how: str) -> ModelUnavailable:
         kind = ModelUnavailable if self._closing else WorkerEnded
-        return kind(f"The model's worker {how} before the answer was complete. Send the request again.")
+        return kind(f"The model's worker {how} before the response was complete. Send the request again.")

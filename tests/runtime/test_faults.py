@@ -107,7 +107,7 @@ def test_an_answer_that_has_begun_ends_with_an_error(tmp_path: Path, endless_mod
         *_, last = replies[0].body.strip().split(b"\n\n")
         error = json.loads(last.removeprefix(b"data: "))["error"]
         assert error["code"] == "model_unavailable"
-        assert "killed by SIGKILL before the answer was complete" in error["message"]
+        assert "killed by SIGKILL before the response was complete" in error["message"]
 
 
 def test_a_worker_that_hangs_is_ended_while_another_model_answers(tmp_path: Path) -> None:

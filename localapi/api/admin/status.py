@@ -73,7 +73,7 @@ class PeerReply(Struct, kw_only=True):
     at: str
     healthy: Annotated[bool | None, Meta(description="Null until it has been asked.")]
     error: Annotated[str | None, Meta(description="Reason why it cannot be used.")]
-    seen_at: Annotated[float | None, Meta(description="Time of its last answer.")]
+    seen_at: Annotated[float | None, Meta(description="Time of its last response.")]
     models: Count
 
 

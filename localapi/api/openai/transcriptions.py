@@ -197,7 +197,7 @@ class TranscriptionWork:
                     counters.count(model, SECONDS, event.seconds)
                     counters.count(model, CHARACTERS, characters)
                     log.info(
-                        "%s: %.1f s of sound in %.1f s, first text after %s, %d characters (%s)",
+                        "%s: %.1f s of audio in %.1f s, first text after %s, %d characters (%s)",
                         model, event.seconds, time.monotonic() - self._started,
                         "-" if first_seconds is None else f"{first_seconds:.2f} s",
                         characters, request_context.current().id,
