@@ -39,7 +39,7 @@ HELP: Final = {
     "//…": "a message that begins with a slash",
 }
 _KEYS: Final = (
-    "Enter sends; Alt-Enter, or a backslash at the end of a line, starts a new line. Ctrl-C stops an answer; its "
+    "Enter sends; Alt-Enter, or a backslash at the end of a line, starts a new line. Ctrl-C stops a response; its "
     "text so far "
     "stays in the conversation."
 )

@@ -129,7 +129,7 @@ def test_the_next_turn_computes_only_what_is_new_unless_the_recording_is_another
     [
         (encoded(bytes(2 * 31 * RATE), WAV, RATE), "30 seconds"),  # what this model takes
         (encoded(bytes(2 * 41 * 8000), WAV, 8000), "30 seconds"),
-        (encoded(b"", WAV, RATE), "no sound"),
+        (encoded(b"", WAV, RATE), "no audio"),
         (b"fLaC" + bytes(99), "cannot be read"),
     ],
 )
