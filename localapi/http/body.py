@@ -42,6 +42,8 @@ _TELL_NO_VALUE: Final = frozenset({
 _SHOWN: Final = 80
 _SHOWN_NAME: Final = 200
 _MOST_NAMES: Final = 20
+_OF_PYDANTIC: Final = re.compile(r"^Value error, |^(?:Input|List|String|Dictionary) (?=should )| after validation")
+"""Words of pydantic's messages that do not help a client."""
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 BODY_SECONDS: Final = 60
 """Time limit for a body to arrive."""
@@ -146,7 +148,7 @@ def _first_problem(error: ValidationError, content: dict[str, Any]) -> InvalidRe
     if problem["type"] == "missing":
         missing = f"Missing required parameter: '{param}'."
         return InvalidRequest(missing, param=param, code="missing_required_parameter", loggable=missing)
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = _OF_PYDANTIC.sub("", problem["msg"])
     invalid = f"Invalid '{param}': {message}"
     return InvalidRequest(
         f"{invalid}; found {_described(problem['input'])}.",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
-"""Constant from linux/prctl.h."""
+"""Constants from linux/prctl.h."""
 MARK: Final = "LOCALAPI_PROGRAM"
 """Variable in the environment of a program and of everything that it starts; its value is unique."""
 KILL_SECONDS: Final = 5.0

@@ -203,7 +203,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
         ("file:%2e%2e/secret.png", "invalid_image_url", "image_folders"),
         ("file:way out.png", "invalid_image_url", "image_folders"),
         ("file://evil.org/red bird.png", "invalid_image_url", "image_folders"),
-        ("file:note.txt", "invalid_image", "no image"),
+        ("file:note.txt", "invalid_image", "not an image"),
         ("file:", "invalid_image_url", "image_folders"),
         ("ftp://pictures.example/a.png", "invalid_image_url", "data:"),
         ("blob:http://pictures.example/1", "invalid_image_url", "data:"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from localapi.api import openapi
 from localapi.api.operation import JSON
-from localapi.http.body import RequestBody
+from localapi.errors import InvalidRequest
+from localapi.http.body import RequestBody, parse
 
 pytestmark = pytest.mark.everyday
 
@@ -20,6 +22,10 @@ class Part(RequestBody):
 
 class Sample(RequestBody):
     parts: list[int | Part]
+
+
+class Bounded(RequestBody):
+    texts: Annotated[list[str], Field(min_length=1)]
 
 
 def lists_of(schema: object) -> Iterator[dict[str, object]]:
@@ -53,3 +59,11 @@ def test_every_list_of_every_body_is_checked_so(body: type[BaseModel]) -> None:
     body.model_rebuild(force=True)
     for schema in lists_of(body.__pydantic_core_schema__):
         assert schema.get("fail_fast"), schema
+
+
+@pytest.mark.parametrize("texts", [[], "a", [1]], ids=["too short", "not a list", "an item of another type"])
+def test_an_error_has_no_words_about_the_validation(texts: object) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse(Bounded, {"texts": texts})
+    assert refused.value.message.startswith(("Invalid 'texts': should ", "Invalid 'texts[0]': should "))
+    assert "validation" not in refused.value.message
