@@ -51,7 +51,7 @@ def _as_list(value: object) -> object:
     items = [word if _PLAIN.fullmatch(word) else f'"{word}"' for word in words[:MOST_WORDS]]
     if len(words) > MOST_WORDS:
         items.append("...")
-    raise ValueError(f"should be a list, as no shell reads it: [{', '.join(items)}]")
+    raise ValueError(f"should be a list, because no shell is involved: [{', '.join(items)}]")
 
 
 Text = Annotated[str, BeforeValidator(number_as_text), AfterValidator(checked)]

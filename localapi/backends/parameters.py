@@ -108,7 +108,12 @@ class GenerationParameters(StrictModel):
     ] = None
     frequency_penalty: Annotated[
         float | None,
-        Field(ge=-2, le=2, description="Penalty for tokens by how often they were generated.", examples=[0.5]),
+        Field(
+            ge=-2,
+            le=2,
+            description="Penalty for tokens in proportion to how often they were generated.",
+            examples=[0.5],
+        ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
@@ -137,7 +142,10 @@ class GenerationParameters(StrictModel):
     seed: Annotated[
         int | None,
         Field(
-            ge=-MAX_SEED, le=MAX_SEED, description="The same seed and request give the same response.", examples=[42]
+            ge=-MAX_SEED,
+            le=MAX_SEED,
+            description="Random seed: the same seed and request give the same response.",
+            examples=[42],
         ),
     ] = None
 

@@ -41,8 +41,8 @@ class Place(StrictModel):
         Name | None,
         Field(description="Node, by name, host name or address. Default: any.", examples=["studio"]),
     ] = None
-    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Processor cores.", examples=[8])] = 1
-    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="GPUs.", examples=[1])] = 0
+    cpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Number of processor cores.", examples=[8])] = 1
+    gpus: Annotated[float, Field(ge=0, allow_inf_nan=False, description="Number of GPUs.", examples=[1])] = 0
     memory: Annotated[
         MemorySize, Field(description="Main memory that Ray reserves for the worker.", examples=["16GB"])
     ] = None
