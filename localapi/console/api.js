@@ -20,7 +20,7 @@ const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const SILENT_MS = 40_000;
 /** The server comments at least every 15 s; a stream without a sign for longer is dead, as after a laptop slept. */
 
-/** What went wrong with one request. `status` is 0 where there was no reply at all; `reply` is the whole JSON, if any. */
+/** Error of one request. `status` is 0 if there was no reply; `reply` is the whole JSON, if any. */
 export class ApiError extends Error {
   constructor(message, { status = 0, code = null, type = null, param = null, requestId = null, reply = null } = {}) {
     super(message);

@@ -1,4 +1,4 @@
-/** What was measured of an answer or of a sound, in one line. */
+/** Measurements of an answer or of audio, in one line. */
 
 import { html } from "./dom.js";
 

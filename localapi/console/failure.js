@@ -1,4 +1,4 @@
-/** What went wrong with a request, as the server said it. */
+/** Error of a request, in the server's words. */
 
 import { html } from "./dom.js";
 

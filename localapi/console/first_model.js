@@ -1,4 +1,4 @@
-/** Which of several models to begin with. */
+/** Choice of the first model on a page. */
 
 /** One that answers soon and downloads nothing; undefined where it is not known that one does. */
 export function soonModel(offered) {

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "./dom.js";
 
-/** As localapi/system/byte_sizes.py writes them: a GB is 2^30 bytes. */
+/** In the form of localapi/system/byte_sizes.py: a GB is 2^30 bytes. */
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const power = [4, 3, 2, 1].find((each) => count >= 2 ** (10 * each)) ?? 0;
@@ -47,7 +47,7 @@ export function clock(seconds) {
   return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString("en-CA")} ${time}`;
 }
 
-/** Has a component drawn again every second while it is shown. */
+/** Render a component again every second while it is shown. */
 export function useClock(active) {
   const [, setTick] = useState(0);
   useEffect(() => {

@@ -1,4 +1,4 @@
-/** What a request is waiting for: its place in the queue, memory, the model's loading, its prompt. */
+/** Progress of a waiting request: its position in the queue, memory, loading, its prompt. */
 
 import { html } from "./dom.js";
 import { bytes } from "./format.js";

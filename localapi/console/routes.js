@@ -1,4 +1,4 @@
-/** What stands in the address behind a page's name: `#chat/demo` is the page `chat` about `demo`. */
+/** The part of the address after a page's name: `#chat/demo` is the page `chat` about `demo`. */
 
 import { useEffect } from "./dom.js";
 

@@ -1,7 +1,7 @@
 /**
- * What the page knows of the server, kept up to date by `GET /status/events`.
+ * State of the server, kept up to date by `GET /status/events`.
  *
- * A key without the admin right may not listen; then the models are asked for every few seconds.
+ * A key without the admin right may not listen; then the page requests the models every few seconds.
  */
 
 import { useEffect, useState } from "./dom.js";
@@ -10,9 +10,9 @@ const KEPT_SAMPLES = 240;
 const SAMPLE_MS = 1000;
 const ASK_MS = 5000;
 const KEPT_RECORDS = 500;
-/** Lines of the log that come within so long are shown at once: a server may write hundreds in a second. */
+/** Log lines within this time are shown together: a server may write hundreds per second. */
 const GATHER_MS = 200;
-/** A browser allows six connections to one server. A page that is hidden for this long closes its own. */
+/** A browser allows six connections to one server, so a page that is hidden for this long closes its own. */
 const UNSEEN_MS = 60_000;
 
 const NOTHING = {
@@ -25,7 +25,7 @@ const NOTHING = {
   skew: 0, // what the server's clock is ahead of this one's, in seconds
 };
 
-/** The state, again whenever it changes. `round` begins anew with another value, as after a key was given. */
+/** Return the state, and render again when it changes. Another value of `round` starts from the beginning, as after a new key. */
 export function useServer(api, round) {
   const [state, setState] = useState(NOTHING);
   useEffect(() => {
@@ -113,7 +113,7 @@ function changed(status, change) {
   return { ...status, ...change, models: status.models.map((model) => news.get(model.id) ?? model) };
 }
 
-/** What /v1/models depends on, as a text to compare. */
+/** Return the data that /v1/models depends on, as a text to compare. */
 function shape(status) {
   return JSON.stringify([status?.revision, status?.models.map((model) => [model.id, model.state, model.serving])]);
 }

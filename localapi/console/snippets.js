@@ -1,6 +1,6 @@
 /** A request as people send it elsewhere: with curl, and with OpenAI's Python client. */
 
-/** What the client takes as arguments; the rest goes into `extra_body`. */
+/** Arguments of the client; other parameters go into `extra_body`. */
 const OPENAI_CHAT = new Set(
   (
     "model messages stream stream_options temperature top_p max_tokens max_completion_tokens seed presence_penalty " +
@@ -56,7 +56,7 @@ function dataOf(body, recordings) {
   return `-d @- <<JSON\n${filled}\nJSON`;
 }
 
-/** What stands in Python for a value that is no JSON. */
+/** Python expression for a value that is not JSON. */
 class Expression {
   constructor(text) {
     this.text = text;

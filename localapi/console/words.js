@@ -3,7 +3,7 @@
 /** More than one looks through at a glance. */
 export const MANY = 8;
 
-/** Whether what is known of a model has all of these words. */
+/** True if the data of a model contains all of these words. */
 export function hasWords(model, words) {
   const { id, aliases, backend, path, state, description } = model;
   const text = [id, ...(aliases ?? []), backend, path, state, description].join(" ").toLowerCase();

@@ -13,7 +13,7 @@ import { checkRecordings, reads } from "./images.js";
 import { requestFields } from "./parameters.js";
 import { useSubject } from "../routes.js";
 
-/** What outlives a look at another page. Nothing of it outlives the tab. */
+/** State that is kept while another page is shown. It ends with the tab. */
 const session = {
   chosen: null,
   conversations: new Map(),
@@ -40,7 +40,7 @@ function conversationWith(model, api) {
   return session.conversations.get(model);
 }
 
-/** Whole answers, for those who listen to the page: single tokens would never let them hear anything else. */
+/** Whole answers for screen readers; single tokens would interrupt everything else. */
 function announce(text) {
   session.announcement = `${session.announcement}\n${text}`.trim();
 }

@@ -1,4 +1,4 @@
-/** Where the user writes: one text for all conversations. */
+/** The field for a message, which all conversations share. */
 
 import { html, useEffect, useRef } from "../dom.js";
 import { Icon } from "../icons.js";

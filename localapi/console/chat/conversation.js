@@ -34,7 +34,7 @@ function newAnswer(dialect, body) {
   };
 }
 
-/** Whether an answer says anything that the next request could repeat. */
+/** True if an answer has content that the next request can repeat. */
 function saysSomething(turn) {
   return turn.role !== "assistant" || turn.content !== "" || turn.calls.length > 0;
 }
@@ -97,7 +97,7 @@ export class Conversation {
     this.onChange();
   }
 
-  /** What was cleared is there again. */
+  /** Restore the cleared turns. */
   bringBack() {
     this.turns = this.cleared;
     this.cleared = [];
@@ -190,7 +190,7 @@ function takeCall(answer, part) {
   call.arguments += part.arguments ?? "";
 }
 
-/** What was measured of an answer, in seconds and tokens; null where it is not known. */
+/** Measurements of an answer, in seconds and tokens; null if unknown. */
 export function measures(answer) {
   const { begunAt, firstAt, endedAt, thoughtFrom, thoughtUntil, usage } = answer;
   const tokens = usage?.completion ?? null;

@@ -65,7 +65,7 @@ function drawn(picture, share) {
   return canvas.toDataURL("image/jpeg", JPEG_QUALITY);
 }
 
-/** Whether a model reads all of these. */
+/** True if a model reads all of these. */
 export function reads(model, images) {
   return images.every(({ kind }) => model?.input?.includes(kind) ?? false);
 }

@@ -40,7 +40,7 @@ function inlineMath(state, silent) {
   return true;
 }
 
-/** Whether a text between single dollars is no sum of money, by Pandoc's rule. */
+/** True if a text between single dollars is a formula, not an amount of money, by Pandoc's rule. */
 function isFormula(text, next) {
   return !/^\s|\s$/.test(text) && !/\d/.test(next ?? "");
 }

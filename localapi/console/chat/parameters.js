@@ -1,4 +1,4 @@
-/** What a chat may be told beside its messages: which fields the page has for it, and how what is typed becomes JSON. */
+/** Parameters of a chat: the page's fields for them, and their typed texts as JSON. */
 
 /** Kinds: number, integer, text, lines (a text or several, one per line), choice, json (an object or a list). */
 export const PARAMETERS = [
@@ -114,7 +114,7 @@ function checkedExtra(value) {
   return value;
 }
 
-/** What is wrong with one field, or an empty text. */
+/** Return the problem of one field; an empty text if there is none. */
 export function problemOf(parameter, typed) {
   try {
     const value = valueOf(parameter, typed);

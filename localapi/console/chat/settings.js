@@ -6,7 +6,7 @@ import { JSON_PARAMETERS, PARAMETERS, problemOf } from "./parameters.js";
 
 const LABELS = { extra: "other parameters" };
 
-/** How many things the user has set. */
+/** Return the number of parameters that the user has set. */
 export function countSet(settings) {
   return Object.values(settings).filter((typed) => typed.trim() !== "").length;
 }

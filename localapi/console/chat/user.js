@@ -1,4 +1,4 @@
-/** What the user said, which can be said otherwise, or a tool's result. */
+/** A message of the user, which can be edited, or a tool's result. */
 
 import { html, useLayoutEffect, useRef, useState } from "../dom.js";
 import { Thumbnails } from "./images.js";
@@ -35,7 +35,7 @@ export function UserTurn({ turn, isLast, edit }) {
   </article>`;
 }
 
-/** What was said with images. */
+/** A message with its images. */
 function Shown({ turn }) {
   return html`<div class="said">
     <${Thumbnails} images=${turn.images} />
@@ -43,7 +43,7 @@ function Shown({ turn }) {
   </div>`;
 }
 
-/** What was said. A text that was pasted is folded, so that its answer is not far below. */
+/** Text of a message. A long text is collapsed, so that its answer is not far below. */
 function Said({ text }) {
   const [isOpen, setIsOpen] = useState(false);
   if (text.length < LONG_CHARACTERS && text.split("\n").length < LONG_LINES) {

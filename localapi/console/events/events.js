@@ -1,4 +1,4 @@
-/** What happened, newest first: the log that the server keeps. */
+/** The server's log, newest first. */
 
 import { html, useMemo, useState } from "../dom.js";
 import { clock, plural } from "../format.js";

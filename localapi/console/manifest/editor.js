@@ -46,7 +46,7 @@ export function EditorPage({ status, api, server, active }) {
   </div>`;
 }
 
-/** What the server made of the file since. */
+/** Result of the server's last reload. */
 function Outcome({ status }) {
   const attempt = status?.last_attempt;
   if (!attempt) return null;

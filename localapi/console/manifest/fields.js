@@ -195,7 +195,7 @@ function problemsAt(form, path) {
   return form.problems.filter(({ key }) => key === path.join(".")).map(({ message }) => `${message}.`);
 }
 
-/** Whether a problem's key is a path, or leads below it. */
+/** True if a problem's key is a path, or is below it. */
 function isAt(key, path) {
   return key === path.join(".") || key.startsWith(`${path.join(".")}.`);
 }

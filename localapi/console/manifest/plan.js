@@ -1,4 +1,4 @@
-/** What a change will do, before it is saved. */
+/** Effects of a change, before it is saved. */
 
 import { html } from "../dom.js";
 import { bytes } from "../format.js";

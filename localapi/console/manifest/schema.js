@@ -1,4 +1,4 @@
-/** What the manifest's JSON Schema says of a value: which control it takes, and how what is typed becomes a value. */
+/** Controls for values, from the manifest's JSON Schema, and the values of typed texts. */
 
 const PREFIX = "#/$defs/";
 const REFERENCE = "Reference";
@@ -101,7 +101,7 @@ export function partOf(parts, value) {
 
 const NUMBER = /^-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?$/i;
 
-/** What was typed as a value: a number where numbers are taken, else the text; undefined for nothing. */
+/** Return a typed text as a value: a number if the control takes numbers, otherwise the text; undefined if it is empty. */
 export function typedValue(control, text) {
   const trimmed = text.trim();
   if (trimmed === "") return undefined;
@@ -109,7 +109,7 @@ export function typedValue(control, text) {
   return control.takesText ? text : trimmed;
 }
 
-/** What stands in an empty control: what is inherited, the default, or an example. */
+/** Return the placeholder of an empty control: the inherited value, the default, or an example. */
 export function placeholderOf(schema, inherited, kind) {
   const shown = (value) => (kind === "list" && Array.isArray(value) ? value.map(shownValue).join(", ") : shownValue(value));
   if (inherited !== undefined) return `${shown(inherited)} (from <<)`;

@@ -1,4 +1,4 @@
-/** What the manifest's last reading found wrong, with the lines around it; or what it changed. */
+/** Problems of the manifest's last reload, with the surrounding lines, or its changes. */
 
 import { html, useState } from "../dom.js";
 import { duration, plural } from "../format.js";
@@ -52,7 +52,7 @@ function Changes({ changes, first }) {
     ${changes.server && `${kinds.length > 0 ? "; " : ""}server options changed`}`;
 }
 
-/** As many as can be read, and each in the direction of its script. */
+/** The first names of a long list, each in the direction of its script. */
 function Names({ ids }) {
   const shown = ids.length > MOST_NAMES + 1 ? ids.slice(0, MOST_NAMES) : ids;
   return html`${shown.map((id, index) => html`${index > 0 && ", "}<bdi key=${id}>${id}</bdi>`)}
@@ -88,7 +88,7 @@ function Pointed({ line, column }) {
   return html`${line.slice(0, at)}<b>${line.slice(at, end) || " "}</b>${line.slice(end)}`;
 }
 
-/** Where a line of YAML has no more than blanks and a comment, from a place on. */
+/** Return the end of the values in a line of YAML, from a place on; blanks and a comment may follow. */
 function endOfValues(line, from) {
   const values = /^(?:"(?:\\.|[^"\\])*"|'(?:''|[^'])*'|[^\s#"'](?:[^\s,[\]{}])*|[,[\]{}"']|\s+(?=[^\s#]))*/;
   return from + (values.exec(line.slice(from))?.[0].length ?? 0);

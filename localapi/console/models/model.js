@@ -73,7 +73,7 @@ function Progress({ progress: { phase, done, total } }) {
   </div>`;
 }
 
-/** What is to replace it: this one answers until that is loaded. */
+/** The replacement of a model, which answers until it is loaded. */
 function Swap({ swap, now }) {
   const what = swap.path ?? swap.backend;
   if (swap.state === "loading") {
@@ -99,7 +99,7 @@ function Actions({ model, act, busy }) {
     ${model.pinned_by === null && button("Pin", "pin", { key: "pin", title: "Load it and keep it loaded" })}`;
 }
 
-/** Who answers for a pool: parts of its place, or names. */
+/** Members of a pool: parts of its place, or names. */
 function Members({ members, now }) {
   const line = (member) => {
     if (member.name === undefined) return member;
@@ -122,7 +122,7 @@ function Facts({ parts }) {
   return parts.length > 0 && html`<p class="tiny muted model-wide">${parts.join(" · ")}</p>`;
 }
 
-/** What there is to say of it in small print. */
+/** Return the details for the small print. */
 function facts(model, now) {
   const parts = [];
   if (model.ready_since) parts.push(`ready for ${duration(now - model.ready_since)}`);

@@ -1,4 +1,4 @@
-/** What the server does now: the models, the memory, the manifest. */
+/** State of the server: models, memory, manifest. */
 
 import { CopyButton } from "../copy_button.js";
 import { html, useState } from "../dom.js";
@@ -34,7 +34,7 @@ export function ModelsPage({ models, status, api, server, pageOf, active }) {
   </div>`;
 }
 
-/** What a client needs to be told. */
+/** Address for clients. */
 function BaseUrl() {
   const url = `${location.origin}/v1`;
   return html`<p class="row small muted">API at <code class="break">${url}</code>

@@ -1,4 +1,4 @@
-/** How well documents fit a query, by models of either kind. */
+/** Scores of documents for a query, by models of either kind. */
 
 /** A rerank model reads the query with each document. */
 const RERANK = {
@@ -26,7 +26,7 @@ const EMBEDDING = {
   },
 };
 
-/** How models of a kind are asked: {path, bodies(model, query, documents, inputTypes), scores(replies)}. */
+/** Requests to models of each kind: {path, bodies(model, query, documents, inputTypes), scores(replies)}. */
 export function wayOf(kind) {
   return kind === "rerank" ? RERANK : EMBEDDING;
 }

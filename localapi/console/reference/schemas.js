@@ -1,4 +1,4 @@
-/** What a JSON schema of an OpenAPI document says, in words. Knows no page. */
+/** JSON schemas of an OpenAPI document in words. Knows no page. */
 
 const PREFIX = "#/components/schemas/";
 const NAMES = {

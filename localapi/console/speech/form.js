@@ -1,4 +1,4 @@
-/** What to say, who says it, and how. */
+/** Form for the text, the voice and the other parameters. */
 
 import { html } from "../dom.js";
 import { Field, ModelField } from "../field.js";

@@ -16,7 +16,7 @@ const MEDIA_TYPES = { mp3: "audio/mpeg", aac: "audio/aac" };
 export const PCM_RATE_HZ = 24_000;
 const START_SECONDS = 0.08; // of silence, so that the first pieces do not come too late
 
-/** How this browser hears a format: "media-source", "samples" or "whole". */
+/** Return how this browser plays a format: "media-source", "samples" or "whole". */
 export function wayOf(format) {
   if (format in MEDIA_TYPES && globalThis.MediaSource?.isTypeSupported(MEDIA_TYPES[format])) {
     return "media-source";

@@ -7,19 +7,19 @@ import { takes } from "./request.js";
 const MOST_BYTES = 12_000_000;
 export const RECORDINGS = ["ref_audio", "source_audio"];
 
-/** As the page begins. `ref_audio` and `source_audio` are data: URLs. */
+/** State when the page opens. `ref_audio` and `source_audio` are data: URLs. */
 export const NO_RECORDINGS = Object.assign({}, ...RECORDINGS.map(noRecording));
 
 function noRecording(name) {
   return { [name]: "", [`${name}_name`]: "", [`${name}_is_reading`]: false };
 }
 
-/** Whether a file that was chosen is not known yet. */
+/** True if a chosen file is still being read. */
 export function isReading(said) {
   return RECORDINGS.some((name) => said[`${name}_is_reading`]);
 }
 
-/** What the recordings' files are called, by the names of the fields. */
+/** File names of the recordings, by field. */
 export function filesOf(said) {
   return Object.fromEntries(RECORDINGS.map((name) => [name, said[`${name}_name`]]));
 }
@@ -124,7 +124,7 @@ function Recording({ name, label, hint, said, set }) {
   </div>`;
 }
 
-/** How much of what can be sent the other recordings take. */
+/** Return the size of the other recordings. */
 function bytesBeside(name, said) {
   const others = RECORDINGS.filter((each) => each !== name);
   return others.reduce((total, each) => total + Math.ceil((said[each].length * 3) / 4), 0);

@@ -1,8 +1,8 @@
-/** What the form says as the body of a request. */
+/** Body of a request from the form. */
 
 import { wayOf } from "./playback.js";
 
-/** What the form has fields for, of what only some models take; and without what each says nothing. */
+/** Fields that only some models take, each with the field without which it has no effect. */
 const OF_SOME = [
   ["instructions", "instructions"],
   ["ref_audio", "ref_audio"],
@@ -32,7 +32,7 @@ export function bodyOf(said, model) {
   return body;
 }
 
-/** Whether a request to the model may have this field; the server says of each model which it takes. */
+/** True if the model takes this field, according to the server. */
 export function takes(model, name) {
   return model?.takes?.includes(name) === true;
 }

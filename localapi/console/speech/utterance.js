@@ -27,12 +27,12 @@ export class Utterance {
     return this.body.response_format;
   }
 
-  /** Whether there is something to stop. */
+  /** True if it can be stopped. */
   get isSpeaking() {
     return this.totalSeconds === null || this.playback?.isSounding === true;
   }
 
-  /** What the file is called when it is kept. */
+  /** Name of the downloaded file. */
   get fileName() {
     return `${this.body.model.replace(/[^\w.-]+/g, "-")}.${this.format}`;
   }
@@ -79,7 +79,7 @@ export class Utterance {
     changed();
   }
 
-  /** What came, as a file to keep and as samples to draw. */
+  /** Received audio, as a file to download and as samples to draw. */
   async keep(all) {
     await this.playback.finish();
     this.file = fileOf(all, this.format);

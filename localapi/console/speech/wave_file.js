@@ -6,7 +6,7 @@ function textAt(view, at) {
   return String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + at, 4));
 }
 
-/** Where the samples of a WAV file begin and how many there are a second; null while its header is not complete. */
+/** Return the start of the samples of a WAV file and their rate; null while its header is not complete. */
 export function readHeader(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let sampleRateHz = null;

@@ -52,7 +52,7 @@ export function Waveform({ sound, audio }) {
   </svg>`;
 }
 
-/** How much of the sound the element has played, from 0 to 1, with each frame while it plays. */
+/** Share of the audio that has been played, from 0 to 1, updated with each frame. */
 function useShareHeard(audio, seconds) {
   const [share, setShare] = useState(0);
   useEffect(() => {

@@ -1,4 +1,4 @@
-/** What is to be written down: a file or a recording, by which model, and how. */
+/** Form for a file or recording, the model and the parameters. */
 
 import { html, useRef } from "../dom.js";
 import { Field, ModelField } from "../field.js";
@@ -61,7 +61,7 @@ export function TranscriptionForm({ asked, set, offered, isKnown, model, source,
   </form>`;
 }
 
-/** Whether the model does not take a file of that size. */
+/** True if the file is too large for the model. */
 export function isTooLarge(file, model) {
   return file !== null && file.size > (model?.max_file_bytes || Infinity);
 }

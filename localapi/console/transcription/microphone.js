@@ -9,10 +9,10 @@ const PROBLEMS = {
 };
 const OR_A_FILE = " Or choose a file.";
 const ENDINGS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
-/** How often the browser gives what it has recorded. */
+/** Interval at which the browser delivers a recording. */
 const PIECE_MS = 1000;
 
-/** Why this page can have no microphone; empty if it may try. */
+/** Return the reason why this page cannot use a microphone; empty if it may try. */
 export function problemOfPage() {
   if (navigator.mediaDevices?.getUserMedia !== undefined && globalThis.MediaRecorder !== undefined) {
     return "";

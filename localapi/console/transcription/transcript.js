@@ -38,7 +38,7 @@ export class Transcript {
     return this.totalSeconds === null;
   }
 
-  /** What a file with it is called. */
+  /** Name of a file with it. */
   fileName(ending) {
     return `${this.sent.name.replace(/\.[^.]*$/, "") || "transcript"}.${ending}`;
   }
@@ -76,7 +76,7 @@ export class Transcript {
     return form;
   }
 
-  /** What comes: events, or all at once from another server that does not stream. */
+  /** Reply: events, or all at once from another server that does not stream. */
   async *contents(reply, changed) {
     if (!reply.headers.get("content-type")?.startsWith("text/event-stream")) {
       yield { ...(await reply.json()), type: "transcript.text.done" };

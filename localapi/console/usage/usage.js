@@ -1,4 +1,4 @@
-/** What models and keys were used for: charts of hours or days, and their sums. */
+/** Usage of models and keys: charts of hours or days, and totals. */
 
 import { html, useEffect, useState } from "../dom.js";
 import { Failure } from "../failure.js";
