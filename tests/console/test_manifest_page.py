@@ -9,7 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.server import Server, save, serving
+from tests.edited_server import as_at_first, edited_server
+from tests.server import Server, save
 
 MANIFEST = """\
 # mine
@@ -24,21 +25,13 @@ speech:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("console-edits")
-    (folder / "configs").mkdir()
-    (folder / "configs" / "fast.yaml").write_text("chat: {bird: {description: fast}}\n")
-    (folder / "configs" / "broken.yaml").write_text("chat: {bird: {nope: 1}}\n")
-    with serving(folder, MANIFEST) as server:
+    with edited_server(tmp_path_factory.mktemp("console-edits"), MANIFEST) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared: Server) -> Server:
-    """The server with the manifest as it was at first."""
-    if file(shared).read_text() != MANIFEST:
-        save(file(shared), MANIFEST)
-        assert shared.request("POST", "/admin/reload").status == 200
-    return shared
+    return as_at_first(shared, MANIFEST)
 
 
 @pytest.fixture

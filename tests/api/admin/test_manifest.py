@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.edited_server import FAST, as_at_first, edited_server
 from tests.server import Reply, Server, save, serving
 
 MANIFEST = """\
@@ -21,26 +22,17 @@ chat:
     aliases: [sparrow]
   pinned: {backend: echo, pin: true}
 """
-FAST = "chat: {bird: {description: fast}}\n"
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("edited")
-    (folder / "configs").mkdir()
-    (folder / "configs" / "fast.yaml").write_text(FAST)
-    (folder / "configs" / "broken.yaml").write_text("chat: {bird: {nope: 1}}\n")
-    with serving(folder, MANIFEST) as server:
+    with edited_server(tmp_path_factory.mktemp("edited"), MANIFEST) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared: Server) -> Server:
-    """The server with the manifest as it was at first."""
-    if file(shared).read_text() != MANIFEST:
-        save(file(shared), MANIFEST)
-        assert shared.request("POST", "/admin/reload").status == 200
-    return shared
+    return as_at_first(shared, MANIFEST)
 
 
 def file(server: Server) -> Path:
