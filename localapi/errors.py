@@ -259,7 +259,7 @@ class EditRefused(RequestError):
 
 
 class EditConflict(EditRefused):
-    """The manifest's file has changed since the client read it."""
+    """The manifest file has changed since the client read it."""
 
     code = "manifest_changed"
 

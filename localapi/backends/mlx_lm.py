@@ -28,7 +28,7 @@ _HOLDS = {"path": "config.json", "adapter": "adapter_config.json", "draft": "con
 _WHOLE = {
     "adapter": "mlx-lm cannot split the layers of an adapter",
     "draft": "the draft model would run in one process",
-    "kv_bits": "mlx-lm cannot batch a quantised cache",
+    "kv_bits": "mlx-lm cannot batch a quantized cache",
     "prefix_cache_disk_mb": "each process would store different prompts",
 }
 """Options that require the whole model in one process, each with the reason."""

@@ -76,7 +76,7 @@ class Batch:
         """Number of a row's tokens that were computed before it joined."""
         self._decoding: set[int] = set()
         self._reporting: set[int] = set()
-        """Rows that report log-probabilities."""
+        """Rows that report log probabilities."""
         self._leaving: list[int] = []
         self._seconds_per_token = 0.0
         """Prefill speed, measured while other rows decode."""

@@ -1,7 +1,7 @@
 """The step in which every row of a batch gets a token or several, at no more cost than a row alone has in mlx-lm.
 
-mlx-lm 0.32.2 computes the log-probabilities of the whole vocabulary for every row, and gives a single row masks and
-offsets that only several rows need. Here log-probabilities are computed for rows that report them, and a single row has
+mlx-lm 0.32.2 computes the log probabilities of the whole vocabulary for every row, and gives a single row masks and
+offsets that only several rows need. Here log probabilities are computed for rows that report them, and a single row has
 the caches that `generate_step` uses.
 
 Usually each row brings the one token that was sampled last. MLX computes the next one while this one is being sent. If
@@ -27,18 +27,18 @@ from localapi.worker.llm.speculation.lookup import Lookup
 from localapi.worker.llm.speculation.speculation import LONGEST_DRAFT, LONGEST_GUESS, Proposal, Speculation
 
 Chosen = tuple[int, Any]
-"""Token, with the log-probabilities of the vocabulary if the row reports them."""
+"""Token, with the log probabilities of the vocabulary if the row reports them."""
 
 
 class DecodeStep(GenerationBatch):
-    """Rows that are decoded. Their samplers get logits, which need not be normalised."""
+    """Rows that are decoded. Their samplers get logits, which need not be normalized."""
 
     samplers: Any
     logits_processors: Any
     _current_tokens: Any
     _next_tokens: Any
     reporting: Container[int] = ()
-    """The uids of rows that report log-probabilities."""
+    """The uids of rows that report log probabilities."""
     ends: Container[int] = ()
     """Tokens that end a response."""
     speculation: Speculation | None = None
@@ -125,7 +125,7 @@ class DecodeStep(GenerationBatch):
         return responses
 
     def _step(self) -> tuple[list[int], list[Any]]:
-        """Start the computation of the next tokens; return the current ones, and the log-probabilities of some."""
+        """Start the computation of the next tokens; return the current ones, and the log probabilities of some."""
         self._current_tokens, self._current_logprobs = self._next_tokens, self._next_logprobs
         inputs = self._current_tokens
         logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]

@@ -1,6 +1,6 @@
 """Convert weights to float32 on a CPU, which takes more memory and is several times as fast.
 
-MLX's CPU build leaves float32 products to a BLAS and computes all others itself, those of quantised weights and of 16
+MLX's CPU build leaves float32 products to a BLAS and computes all others itself, those of quantized weights and of 16
 bits, on one core and anew for each row of a prompt. With OpenBLAS, float32 is ten times faster for prompts. Whether it
 is faster on this machine, for weights of this kind, is measured once and cached.
 """
@@ -158,7 +158,7 @@ def _by_columns(weight: mx.array) -> mx.array:
 
 
 class _LinearForPrompts(Linear):
-    """Layer that computes single rows with the quantised weights."""
+    """Layer that computes single rows with the quantized weights."""
 
     def __call__(self, x: mx.array) -> mx.array:
         if x.size == x.shape[-1]:

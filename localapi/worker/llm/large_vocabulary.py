@@ -2,7 +2,7 @@
 
 MLX sorts all of them for `top_p`, in 35 ms for 151,936 tokens, and takes another 3 for the random numbers, while the
 rest of a step of a small model takes 10. Here a coarse pass finds the few tokens around the limit, and only those are
-sorted. The results are exact: those of sorting everything. All arrays are numpy's; logits need not be normalised.
+sorted. The results are exact: those of sorting everything. All arrays are numpy's; logits need not be normalized.
 """
 
 from __future__ import annotations

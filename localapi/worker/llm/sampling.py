@@ -34,7 +34,7 @@ TokenBytes = Callable[[int], bytes]
 
 
 class Sampler(Protocol):
-    """Function from logits, normalised or not, (rows, vocabulary), to tokens (rows)."""
+    """Function from logits, normalized or not, (rows, vocabulary), to tokens (rows)."""
 
     def __call__(self, logprobs: mx.array) -> mx.array: ...
 

@@ -1,4 +1,4 @@
-"""Answer one request after the other, for what mlx-lm cannot batch: draft models, quantised and some other caches.
+"""Answer one request after the other, for what mlx-lm cannot batch: draft models, quantized and some other caches.
 
 It has the interface of `batch.Batch`, and like it does all MLX work on the caller's thread. A request is admitted when
 the previous one has ended. One step computes a piece of its prompt or one token.
@@ -28,7 +28,7 @@ from localapi.worker.protocol import Event, Prefill
 DRAFT_TOKENS = 3
 """Number of tokens that the draft model proposes: the default of mlx_lm's command line and server."""
 GROUP_SIZES = (64, 32)
-"""Numbers that share a scale in a quantised cache, the preferred one first. A head's width must be a multiple."""
+"""Numbers that share a scale in a quantized cache, the preferred one first. A head's width must be a multiple."""
 
 
 class Serial:
@@ -214,23 +214,23 @@ def _after(head: mx.array, processor: Processor) -> Callable[[mx.array, mx.array
 
 
 def empty_caches(model: Any, *, kv_bits: int | None = None) -> list[Any]:
-    """Return a model's caches before the first token, quantised if `kv_bits` is set. Raise CannotLoad.
+    """Return a model's caches before the first token, quantized if `kv_bits` is set. Raise CannotLoad.
 
-    Only caches that grow with every token are quantised. Sliding windows and recurrent states stay as they are.
+    Only caches that grow with every token are quantized. Sliding windows and recurrent states stay as they are.
     """
     if kv_bits is None:
         return make_prompt_cache(model)
     if not any(type(cache) is KVCache for cache in make_prompt_cache(model)):
-        raise CannotLoad("kv_bits: this model has no KV cache that mlx-lm can quantise. Remove kv_bits.")
+        raise CannotLoad("kv_bits: this model has no KV cache that mlx-lm can quantize. Remove kv_bits.")
     problem = ""
     for group_size in GROUP_SIZES:
         try:
             _try(model, _quantised(model, kv_bits, group_size))
-        except Exception as error:  # heads of another width, attention that knows no quantised cache
+        except Exception as error:  # heads of another width, attention that knows no quantized cache
             problem = problem or first_line(error)
         else:
             return _quantised(model, kv_bits, group_size)
-    raise CannotLoad(f"kv_bits: mlx-lm cannot quantise this model's KV cache: {problem}. Remove kv_bits.")
+    raise CannotLoad(f"kv_bits: mlx-lm cannot quantize this model's KV cache: {problem}. Remove kv_bits.")
 
 
 def _quantised(model: Any, bits: int, group_size: int) -> list[Any]:

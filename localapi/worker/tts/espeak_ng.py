@@ -65,7 +65,7 @@ def library() -> Library:
 
 
 class Library:
-    """Initialised library.
+    """Initialized library.
 
     Use `library` to get it, because the callback belongs to the instance that was created last.
     """

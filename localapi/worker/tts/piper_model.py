@@ -1,6 +1,6 @@
 """A loaded Piper voice: from text to phonemes, and from phonemes to audio. This module knows no requests.
 
-The audio has the loudness with which the voice was trained. Piper normalises each sentence by default, so a whispered
+The audio has the loudness with which the voice was trained. Piper normalizes each sentence by default, so a whispered
 sentence would be as loud as a cry. A sentence that would clip at full scale is made quieter as a whole.
 """
 

@@ -1,6 +1,6 @@
 """Settings for embedding a text, from a model folder in sentence-transformers' layout.
 
-`modules.json` lists the steps after the network: pooling, dense layers, normalisation. Its folders describe each.
+`modules.json` lists the steps after the network: pooling, dense layers, normalization. Its folders describe each.
 Source: https://github.com/UKPLab/sentence-transformers (`models/Pooling.py`, `models/Dense.py`).
 """
 

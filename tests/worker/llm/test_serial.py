@@ -280,7 +280,7 @@ def test_a_model_whose_caches_cannot_be_batched_is_answered_one_by_one(chunked_m
 def test_options_that_do_not_fit_the_model_are_refused_in_one_line(
     tiny_model: Path, wide_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(CannotLoad, match=r"kv_bits: mlx-lm cannot quantise this model's KV cache: .*Remove kv_bits"):
+    with pytest.raises(CannotLoad, match=r"kv_bits: mlx-lm cannot quantize this model's KV cache: .*Remove kv_bits"):
         load(tiny_model, kv_bits=8)
     with pytest.raises(CannotLoad, match="the draft model's vocabulary differs"):
         load(tiny_model, draft=str(wide_model))

@@ -1,8 +1,8 @@
-"""Recognise the format of a model's responses by its chat template and its vocabulary, never by its name.
+"""Recognize the format of a model's responses by its chat template and its vocabulary, never by its name.
 
 mlx-lm's TokenizerWrapper knows some families, and only from a template that is a single string. This file completes its
 knowledge, in the wrapper's own fields, so that everything else reads one place. It becomes unnecessary if mlx-lm
-(0.32.2) recognises all of these.
+(0.32.2) recognizes all of these.
 """
 
 # ruff: noqa: RUF001  # DeepSeek writes its marks with full-width bars
@@ -68,7 +68,7 @@ class Thinking:
     end: str
     around: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
-    """Strings of a template that shows this format; empty if mlx-lm recognises it."""
+    """Strings of a template that shows this format; empty if mlx-lm recognizes it."""
 
 
 THINKING: Final = {

@@ -109,7 +109,7 @@ def fingerprint(folder: Path, *settings: object) -> str:
     """Return 32 hexadecimal digits that change with anything that the contents of a cache depend on.
 
     Weights count by name, size, time and header, because reading gigabytes would take longer than it saves. `settings`:
-    everything else that changes a cache's contents, such as adapters and the KV cache's quantisation.
+    everything else that changes a cache's contents, such as adapters and the KV cache's quantization.
     """
     digest = hashlib.blake2b(digest_size=16)
     for package in ("mlx", "mlx-lm"):

@@ -75,7 +75,7 @@ def tensor_problem(config: Mapping[str, Any], ranks: int) -> str:
     if isinstance(group, int):
         for name, width in _inputs(shapes).items():
             if width // ranks % group:
-                return f"its {name} is {width} and its weights are quantised in groups of {group}"
+                return f"its {name} is {width} and its weights are quantized in groups of {group}"
     return ""
 
 
