@@ -61,6 +61,8 @@ class OwnEnvironment(LocalModel):
     """Options of models whose backend has its own environment, which `localapi install` creates."""
 
     worker_bytes: ClassVar[int] = 400 * 1024 * 1024
+    writes_tokens: ClassVar[bool] = False
+    """True if the rate of generated tokens is of interest."""
     install: Install = "manual"
 
     def identity(self) -> Identity:
@@ -83,7 +85,12 @@ class OwnEnvironment(LocalModel):
                 )
             await install(environment, report)
         options: Mapping[str, Any] = {**self.identity().options, **more}
-        setup = WorkerSetup(interpreter=environment.interpreter, variables=await self.variables())
+        setup = WorkerSetup(
+            interpreter=environment.interpreter,
+            max_batch=self.batch_limit,
+            writes_tokens=self.writes_tokens,
+            variables=await self.variables(),
+        )
         return await start_worker(name, engine, options, setup, report)
 
 

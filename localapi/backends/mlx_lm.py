@@ -14,7 +14,14 @@ from localapi.backends import model_path
 from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.local_model import LocalModel, located_model
-from localapi.backends.option_types import ContextLength, ReasoningFormat
+from localapi.backends.option_types import (
+    ContextLength,
+    KVCacheMB,
+    MaxBatch,
+    MaxStallMS,
+    PrefixCacheMB,
+    ReasoningFormat,
+)
 from localapi.backends.options import ChatOptions, FolderOf
 from localapi.backends.place import Placeable
 from localapi.backends.sharded_engine import start_ranks
@@ -79,41 +86,10 @@ class MlxLm(Placeable, LocalModel, ChatOptions):
         ),
     ] = None
     context_length: ContextLength = None
-    max_batch: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=512,
-            description="Maximum responses generated concurrently; further requests are queued.",
-            examples=[16],
-        ),
-    ] = 32
-    kv_cache_mb: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Memory for running conversations; further requests are queued. Default: half of the memory "
-            "that the model leaves.",
-            examples=[4096],
-        ),
-    ] = None
-    max_stall_ms: Annotated[
-        int,
-        Field(
-            ge=10,
-            le=60_000,
-            description="Maximum delay of running responses by a new prompt, in milliseconds.",
-            examples=[50],
-        ),
-    ] = 100
-    prefix_cache_mb: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Memory for prompt prefixes, so that the next turn of a conversation does not recompute them.",
-            examples=[4096],
-        ),
-    ] = 1024
+    max_batch: MaxBatch = 32
+    kv_cache_mb: KVCacheMB = None
+    max_stall_ms: MaxStallMS = 100
+    prefix_cache_mb: PrefixCacheMB = 1024
     cpu_weights: Annotated[
         Literal["auto", "float32", "stored"],
         Field(

@@ -14,7 +14,15 @@ from localapi.backends.chat_template import expected_of, read_template
 from localapi.backends.engine import Engine, ReportLoading
 from localapi.backends.image_options import SeeingOptions
 from localapi.backends.local_model import OwnEnvironment
-from localapi.backends.option_types import ContextLength, ReasoningFormat, model_field
+from localapi.backends.option_types import (
+    ContextLength,
+    KVCacheMB,
+    MaxBatch,
+    MaxStallMS,
+    PrefixCacheMB,
+    ReasoningFormat,
+    model_field,
+)
 from localapi.backends.options import FolderOf
 from localapi.backends.parameters import MEDIA, TEXT
 from localapi.worker.protocol import Capabilities, ToolFormatName
@@ -24,23 +32,20 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
     """Options of a model that mlx-vlm can load."""
 
     honours = TEXT | MEDIA
+    writes_tokens = True
     backend: Annotated[
         Literal["mlx-vlm"],
         Field(
             description="Chat with images and recordings on MLX, in an environment installed by `localapi install "
-            "mlx-vlm`. Requests are answered one at a time."
+            "mlx-vlm`. Responses are generated concurrently if the model's architecture supports it."
         ),
     ]
     path: Annotated[str, model_field("mlx-community/Qwen2.5-VL-3B-Instruct-4bit")]
     context_length: ContextLength = None
-    kv_cache_mb: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Memory for a conversation. Default: half of the memory that the model leaves.",
-            examples=[4096],
-        ),
-    ] = None
+    max_batch: MaxBatch = 32
+    kv_cache_mb: KVCacheMB = None
+    max_stall_ms: MaxStallMS = 100
+    prefix_cache_mb: PrefixCacheMB = 1024
     tool_format: Annotated[
         ToolFormatName, Field(description="Format of the model's tool calls. auto: as its template shows.")
     ] = "auto"
@@ -68,12 +73,8 @@ class MlxVlm(OwnEnvironment, SeeingOptions):
         return self._template
 
     @property
-    def answers_alone(self) -> bool:
-        return True
-
-    @property
     def batch_limit(self) -> int:
-        return 1
+        return self.max_batch
 
     async def start(self, name: str, report: ReportLoading) -> Engine:
         return await self.started(name, "mlx-vlm", report)

@@ -32,6 +32,41 @@ ReasoningFormat = Annotated[
         examples=["think"],
     ),
 ]
+MaxBatch = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=512,
+        description="Maximum responses generated concurrently; further requests are queued.",
+        examples=[16],
+    ),
+]
+KVCacheMB = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Memory for running conversations; further requests are queued. Default: half of the memory "
+        "that the model leaves.",
+        examples=[4096],
+    ),
+]
+MaxStallMS = Annotated[
+    int,
+    Field(
+        ge=10,
+        le=60_000,
+        description="Maximum delay of running responses by a new prompt, in milliseconds.",
+        examples=[50],
+    ),
+]
+PrefixCacheMB = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="Memory for prompt prefixes, so that the next turn of a conversation does not recompute them.",
+        examples=[4096],
+    ),
+]
 
 
 class StrictModel(BaseModel):

@@ -56,10 +56,11 @@ class Batch:
         token_bytes: Callable[[int], bytes],
         lead: Lead | None = None,
         speculation: Speculation | None = None,
+        prefill_requests: int = PREFILL_REQUESTS,
     ) -> None:
         """Create a batch; with `speculation`, rows may compute several tokens in a step.
 
-        Not if other processes take part.
+        Not if other processes take part. `prefill_requests` is the maximum number of prompts processed at once.
         """
         self.prefixes = prefixes
         self._lead = lead
@@ -68,6 +69,7 @@ class Batch:
         self._stop_tokens = [[token] for token in stop_tokens]
         self._max_rows = max_rows
         self._max_stall_seconds = max_stall_seconds
+        self._prefill_requests = min(prefill_requests, max_rows)  # mlx-lm takes the larger of the two for both
         self._token_bytes = token_bytes
         self.tokens = 0
         """Number of tokens generated so far."""
@@ -173,11 +175,11 @@ class Batch:
             self._reporting.add(uid)
 
     def _remove(self) -> None:
-        """Remove rows that have left. Their computed caches may serve the next turn."""
+        """Remove rows that have left."""
         caches = self._generator.remove(self._leaving, return_prompt_caches=True)  # type: ignore[no-untyped-call]
         self._leaving.clear()
-        for kept, tokens in caches.values():
-            self.prefixes.keep(tokens, kept)
+        for uid, (kept, tokens) in caches.items():
+            self._keep(uid, tokens, kept)
 
     def _advance(self, chunk: int, events: list[Event]) -> None:
         self._generator.prefill_step_size = chunk
@@ -186,7 +188,7 @@ class Batch:
         if self._decoding and processing:
             with self._generator.stats() as stats:
                 prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
-            self._learn_speed(stats)
+            self._learn_speed(stats.prompt_tokens, stats.prompt_time)
         else:
             prompts, responses = self._generator.next()  # type: ignore[no-untyped-call]
         for prompt in prompts:
@@ -194,9 +196,9 @@ class Batch:
         for response in responses:
             self._take(response, events)
 
-    def _learn_speed(self, stats: Any) -> None:
-        if stats.prompt_tokens:
-            measured = stats.prompt_time / stats.prompt_tokens
+    def _learn_speed(self, tokens: int, seconds: float) -> None:
+        if tokens:
+            measured = seconds / tokens
             known = self._seconds_per_token
             # A slower speed counts immediately, so that no row has to wait; a faster one may be chance.
             self._seconds_per_token = max(measured, (1 - SMOOTHING) * known + SMOOTHING * measured)
@@ -205,7 +207,7 @@ class Batch:
         """Return how many tokens of each prompt the next step processes: as many as decoding rows can wait for."""
         if not self._decoding:
             return PREFILL_TOKENS
-        prompts = max(1, min(len(self._rows) - len(self._decoding), PREFILL_REQUESTS))
+        prompts = max(1, min(len(self._rows) - len(self._decoding), self._prefill_requests))
         speed = self._seconds_per_token
         tokens = int(self._max_stall_seconds / speed) if speed else LEAST_PREFILL_TOKENS * 4
         return min(PREFILL_TOKENS, max(LEAST_PREFILL_TOKENS, tokens // prompts))
@@ -236,7 +238,7 @@ class Batch:
         """Add one token to its row, and end the row if it is the last."""
         uid, reason = response.uid, response.finish_reason
         if reason is not None:  # stored in any case: processes that only know the row's tokens store the same
-            self.prefixes.keep(response.all_tokens, response.prompt_cache)
+            self._keep(uid, response.all_tokens, response.prompt_cache)
         row = self._rows.get(uid)
         if row is None:  # another response to the same request failed in this step
             return
@@ -255,6 +257,10 @@ class Batch:
             self._drop(uid)
             if reason is None:  # the generator does not know that it has ended
                 self._leaving.append(uid)
+
+    def _keep(self, uid: int, tokens: list[int], caches: list[Any]) -> None:
+        """Store the caches of a row that leaves. They may serve the next turn."""
+        self.prefixes.keep(tokens, caches)
 
     def _drop(self, uid: int) -> None:
         del self._rows[uid], self._computed[uid]
@@ -280,7 +286,7 @@ class Batch:
             self._model,
             stop_tokens=self._stop_tokens,
             completion_batch_size=self._max_rows,
-            prefill_batch_size=min(PREFILL_REQUESTS, self._max_rows),  # mlx-lm takes the larger of the two for both
+            prefill_batch_size=self._prefill_requests,
             prefill_step_size=PREFILL_TOKENS,
         )
         step = DecodeStep.empty(self._model, greedy_sampler)

@@ -1,4 +1,4 @@
-"""Answer one request after the other with mlx-vlm, whose batches cannot take our samplers and grammars.
+"""Answer one request after the other with mlx-vlm, for architectures whose rows cannot be decoded together.
 
 It has the interface of `worker.llm.batch.Batch`. One step computes a prompt, or one token.
 """
@@ -15,15 +15,11 @@ from mlx_vlm.models.cache import make_prompt_cache  # type: ignore[import-not-fo
 
 from localapi.worker.llm.batch import PREFILL_TOKENS
 from localapi.worker.llm.prefix_cache.cache import PrefixCache
-from localapi.worker.llm.request_reading import Prompt
 from localapi.worker.llm.row import Processor, Row
 from localapi.worker.llm.serial import Serial
 from localapi.worker.protocol import Event
 from localapi.worker.vlm.senses import Sight
-
-PROBE_TOKENS = 24
-LEAST_DIFFERENCE = 1e-3
-"""Difference of log probabilities that counts as rounding."""
+from localapi.worker.vlm.trial import Findings
 
 
 @dataclass
@@ -58,9 +54,9 @@ class LoneAnswers(Serial):
         max_rows: int,
         token_bytes: Callable[[int], bytes],
         cancelled: Callable[[int], bool],
-        seen: Sequence[Prompt] = (),
+        findings: Findings,
     ) -> None:
-        """Start empty. `cancelled` is as in `Host`, `seen` as in `Senses.probes`."""
+        """Start empty. `cancelled`: as in `Host`."""
         super().__init__(
             model,
             draft=None,
@@ -73,7 +69,7 @@ class LoneAnswers(Serial):
         self._cancelled = cancelled
 
         self._kept: Kept | None = None
-        self._reuses = self._continues_well(seen)
+        self._reuses = findings.continues_text, findings.continues_media
 
     def _begin(self, row: Row) -> None:
         """Start from the cache of the last response, if that is a prefix of this prompt."""
@@ -157,61 +153,9 @@ class LoneAnswers(Serial):
         positions, deltas = find(mx.array([prompt]), grid)
         return {"position_ids": positions, "rope_deltas": deltas}
 
-    def _continues_well(self, seen: Sequence[Prompt]) -> tuple[bool, bool]:
-        """Return True for text, and for prompts with media if generation can continue from computed tokens. Try it.
-
-        Log probabilities may differ from those of the whole prompt by as much as they do if a text is computed in two
-        parts. `seen` are two prompts that begin with the same image.
-        """
-        half = PROBE_TOKENS // 2
-        beginning = [3 + at * 37 % 100 for at in range(half)]
-        other, text = (Prompt(beginning + [3 + at * step % 100 for at in range(half)]) for step in (7, 11))
-        try:
-            parts = self._said(text, self._new_caches(), prefill_step_size=half)
-            rounding = LEAST_DIFFERENCE + 2 * _apart(self._said(text, self._new_caches()), parts)
-            with_text = self._continues(other, text, half, parts, rounding)
-        except Exception:  # from the architecture
-            return False, False
-        try:
-            if not with_text or not seen or seen[0].sight.end is None or seen[0].sight.end != seen[1].sight.end:
-                return with_text, False
-            whole = self._said(seen[1], self._new_caches())
-            return True, self._continues(seen[0], seen[1], seen[0].sight.end, whole, 2 * rounding)
-        except Exception:  # from the architecture
-            return True, False
-
-    def _continues(self, before: Prompt, prompt: Prompt, shared: int, expected: mx.array, rounding: float) -> bool:
-        caches = self._new_caches()
-        self._said(before, caches)
-        if not all(cache.is_trimmable() for cache in caches):
-            return False
-        for cache in caches:
-            cache.trim(cache.offset - shared)
-        return _apart(self._said(prompt, caches, shared), expected) <= rounding
-
-    def _said(self, prompt: Prompt, caches: list[Any], shared: int = 0, **options: Any) -> mx.array:
-        """Return log probabilities of the tokens after a prompt; the tokens are always the same, however likely."""
-        steps = self._generated(
-            prompt.tokens,
-            prompt.sight,
-            caches,
-            shared,
-            max_tokens=3,
-            sampler=lambda logprobs: mx.full(logprobs.shape[:-1], prompt.tokens[-1], mx.uint32),
-            prompt_cache_checkpoint=lambda *_: None,
-            **options,
-        )
-        return mx.stack([logprobs.astype(mx.float32).flatten() for _, logprobs, *_ in steps])
-
     def _new_caches(self) -> list[Any]:
         caches: list[Any] = make_prompt_cache(self._model.language_model)
         return caches
-
-
-def _apart(one: mx.array, other: mx.array) -> float:
-    # Tokens that the model never generates are at -inf.
-    most: Any = mx.nan_to_num(mx.abs(one - other), nan=0.0).max().item()
-    return float(most)
 
 
 class _Continued:

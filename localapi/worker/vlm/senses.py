@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import itertools
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import mlx.core as mx
@@ -32,6 +33,8 @@ _PROBE: Final = "sentinelqz"
 """Letters that no template escapes."""
 _RATE_HZ: Final = 16_000
 """Sample rate for models that do not state theirs."""
+_MOST_NUMBERS: Final = 16_384
+"""Maximum number of combinations of files that are remembered."""
 _LEAST_SECONDS: Final = 0.2
 """Minimum length to which a recording is padded with silence, because encoders fail on less than a few frames."""
 
@@ -60,6 +63,8 @@ class Sight:
     """Digests of the files of images and recordings."""
     end: int | None
     """Number of tokens through the last one that stands for an image or a recording; None if unknown."""
+    key: list[int] = field(default_factory=list)
+    """The tokens, with a negative number in the places of the files; empty if these are unknown."""
 
 
 class Senses:
@@ -70,6 +75,9 @@ class Senses:
         self._processor = processor
         self._config = config
         self._adds = _added(tokenizer)
+        self._numbers: dict[tuple[str, ...], int] = {}
+        """Numbers by the digests of files."""
+        self._next_number = itertools.count(-1, -1)
         extractor = getattr(processor, "feature_extractor", None)
         self.rate_hz = int(getattr(extractor, "sampling_rate", None) or _RATE_HZ)
         self._image = _placeholder(tokenizer, "image") or _token_of(processor, "image")
@@ -104,17 +112,27 @@ class Senses:
         pixels, mask = inputs.pop("pixel_values", None), inputs.pop("attention_mask", None)
         tokens = cast("list[int]", ids.flatten().tolist())
         end = self._end(tokens, media)
-        return replace(prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, media.digests, end))
+        key = self._key(tokens, media) if end is not None else []
+        return replace(prompt, tokens=tokens, sight=Sight(ids, pixels, mask, inputs, media.digests, end, key))
 
-    def probes(self) -> list[Prompt]:
-        """Return two short prompts that begin with the same image, for testing the model; none if it cannot see."""
-        if not self.can_see:
-            return []
-        pixels = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
-        media = Media([Image.fromarray(pixels)], (), ("probe",))
-        texts = [f"{self._image}{rest}" for rest in (" one two three four five six seven", " This is another picture.")]
+    def probes(self) -> list[tuple[Prompt, Prompt]]:
+        """Return two short prompts that begin with the same image or recording, for each sense, to try the model."""
+        noise, found = np.random.default_rng(1), []
+        if self.can_see:
+            pixels = noise.integers(0, 255, (48, 64, 3), np.uint8)
+            found.append((self._image, Media([Image.fromarray(pixels)], (), ("probe",))))
+        if self.can_hear:
+            samples = noise.uniform(-0.5, 0.5, self.rate_hz // 2).astype(np.float32)
+            found.append((self._audio, Media((), [samples], ("probe",))))
+        rests = (" one two three four five six seven", " This is another one.")
         try:
-            return [self.taken_in(Prompt([], text, media=media)) for text in texts]
+            return [
+                (
+                    self.taken_in(Prompt([], mark + rests[0], media=media)),
+                    self.taken_in(Prompt([], mark + rests[1], media=media)),
+                )
+                for mark, media in found
+            ]
         except PromptRefused:
             return []
 
@@ -160,6 +178,19 @@ class Senses:
                 return None
             end = max(end, len(tokens) - tokens[::-1].index(token))
         return end
+
+    def _key(self, tokens: list[int], media: Media) -> list[int]:
+        """Return the tokens, with a number for these files in the places of images and recordings.
+
+        It stands for all of them, because a prompt cannot go on from a part of its media.
+        """
+        if len(self._numbers) > _MOST_NUMBERS:  # no number is used twice, so no other file is taken for one of these
+            self._numbers.clear()
+        if media.digests not in self._numbers:
+            self._numbers[media.digests] = next(self._next_number)
+        number = self._numbers[media.digests]
+        stand_in = {self._token("image"), self._token("audio")}
+        return [number if token in stand_in else token for token in tokens]
 
     def _hears(self, model: Any) -> bool:
         """Return True if the model's input for noise differs from that for silence. This is tested."""

@@ -27,8 +27,8 @@ SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": [
 
 @pytest.fixture(scope="module")
 def server(sensing_server: SensingServer) -> Iterator[Server]:
-    entry = "eye: {backend: mlx-vlm, path: ./model, reasoning_format: none}"
-    with sensing_server("vision", entry) as server:
+    entry = "{backend: mlx-vlm, path: ./model, reasoning_format: none"
+    with sensing_server("vision", f"  eye: {entry}}}\n  anew: {entry}, prefix_cache_mb: 0}}\n") as server:
         yield server
 
 
@@ -55,7 +55,7 @@ def test_the_picture_decides_what_is_said_and_how_long_the_prompt_is(server: Ser
     tokens = [answer(server, seen(*images))["usage"]["prompt_tokens"] for images in ((), (RED,), (GREEN,))]
     assert tokens[0] < tokens[1] < tokens[2]
     described = server.get("/v1/models")["data"][0]
-    assert (described["input"], described["batched"]) == (["text", "image"], False)
+    assert (described["input"], described["batched"]) == (["text", "image"], True)
     assert described["capabilities"]["vision"] is True
 
 
@@ -89,21 +89,23 @@ def test_an_answer_is_for_its_own_picture_while_others_wait(server: Server) -> N
     assert text(server, seen(RED)) == alone[0]
 
 
-def test_the_next_turn_computes_only_what_is_new_and_says_the_same(server: Server) -> None:
-    for images in ((), (GREEN,), (RED, GREEN)):
-        first = seen(*images)
-        said = answer(server, first)["choices"][0]["message"]["content"]
-        later = {**first, "messages": [*first["messages"], {"role": "assistant", "content": said}]}
-        later["messages"].append({"role": "user", "content": "And then?"})
-        answer(server, first)  # so that it is this conversation that is kept
-        quick = answer(server, later)
-        answer(server, seen(RED, max_tokens=1))
-        slow = answer(server, later)
+def test_the_next_turns_of_several_conversations_compute_only_what_is_new_and_say_the_same(server: Server) -> None:
+    conversations = [seen(*images) for images in ((GREEN,), (RED, GREEN), (RED,), ())]
+    laters, lengths = [], []
+    for first in conversations:
+        reply = answer(server, first)
+        lengths.append(reply["usage"]["prompt_tokens"])
+        said = reply["choices"][0]["message"]["content"]
+        turns = [{"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}]
+        laters.append({**first, "messages": [*first["messages"], *turns]})
+    for later, length in zip(laters, lengths, strict=True):
+        quick, slow = answer(server, later), answer(server, {**later, "model": "anew"})
         assert quick["choices"] == slow["choices"]
-        assert quick["usage"]["prompt_tokens_details"]["cached_tokens"] >= 8
-        assert slow["usage"]["prompt_tokens_details"]["cached_tokens"] < 8 or images == ()
-        other = {**later, "messages": [seen(*images[:-1], RED)["messages"][0], *later["messages"][1:]]}
-        assert answer(server, other)["usage"]["prompt_tokens_details"]["cached_tokens"] < 8 or images == ()
+        cached = [each["usage"]["prompt_tokens_details"]["cached_tokens"] for each in (quick, slow)]
+        assert cached[0] >= length - 1
+        assert cached[1] == 0
+    other = {**laters[0], "messages": [seen(png(300, 200, (1, 2, 3)))["messages"][0], *laters[0]["messages"][1:]]}
+    assert answer(server, other)["usage"]["prompt_tokens_details"]["cached_tokens"] < 8
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,8 @@ def test_other_dialects_see_the_same(server: Server) -> None:
     content = "".join(block.get("text", "") for block in by_anthropic["content"])
     assert content == whole["choices"][0]["message"]["content"]
     counted = server.request("POST", "/v1/messages/count_tokens", asked).json()["input_tokens"]
-    assert counted == by_anthropic["usage"]["input_tokens"] == whole["usage"]["prompt_tokens"]
+    usage = by_anthropic["usage"]
+    assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"] == whole["usage"]["prompt_tokens"]
 
 
 DECODED = """
