@@ -230,7 +230,8 @@ def _sound(
     if not file.streams.audio:
         raise NotAudio("The file contains no audio.")
     stream = file.streams.audio[0]
-    codec = stream.codec_context.name
+    # A WAV whose samples have an impossible size has no codec.
+    codec = getattr(stream.codec_context, "name", "unknown")
     if codec not in CODECS:
         raise NotAudio(f"The audio codec {codec!r} is not supported.")
     if not 1 <= stream.codec_context.channels <= MOST_CHANNELS:

@@ -39,6 +39,7 @@ _TELL_NO_VALUE: Final = frozenset({
     "less_than", "less_than_equal", "too_long", "too_short", "string_too_long", "string_too_short",
 })  # fmt: skip
 """Types of pydantic errors whose messages do not contain the value."""
+MOST_FIELDS: Final = 1000
 _SHOWN: Final = 80
 _SHOWN_NAME: Final = 200
 _MOST_NAMES: Final = 20
@@ -104,6 +105,8 @@ async def read_object() -> dict[str, Any]:
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from error
     if not isinstance(content, dict):
         raise InvalidRequest(f"The body must be a JSON object; found {_described(content)}.")
+    if len(content) > MOST_FIELDS:
+        raise InvalidRequest(f"The body has {len(content)} fields; the limit is {MOST_FIELDS}.")
     return {key: value for key, value in content.items() if value is not None}
 
 

@@ -167,6 +167,7 @@ def archive() -> bytes:
         (b"\0\0\0\x20ftypM4A " + bytes(300), "."),
         (b"\x1a\x45\xdf\xa3" + bytes(300), "."),
         (wav_header(24_000, 0), "no audio"),
+        (wav_header(24_000, None)[:34] + bytes(2) + wav_header(24_000, None)[36:] + SOUND, "codec"),
         (video(), "video"),
         (written("wav", "adpcm_yamaha"), "'adpcm_yamaha'"),
         (wav_header(24_000, None)[:22] + struct.pack("<H", 200) + wav_header(24_000, None)[24:] + SOUND, "."),

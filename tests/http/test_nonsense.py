@@ -48,6 +48,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
         (b'"text"', 'found the string "text"'),
         (b"[]", "found the array"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"model":"m"' + b"".join(b',"k%d":1' % number for number in range(1000)) + b"}", "1001 fields"),
         (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}', "not valid JSON"),
     ],
 )
