@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def made_once(place: Path, make: Callable[[Path], object]) -> Path:
     with FileLock(place.with_name(f"{place.name}.lock")):
         if not place.exists():
             draft = place.with_name(f"{place.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
             make(draft)
             draft.rename(place)
     return place
