@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from localapi.worker.protocol import (
-    THINKING_BUDGET,
     THINKING_LEVEL,
-    THINKING_SWITCHES,
     TOOL_VARIABLES,
     Capabilities,
     reads_variable,
+    switches_thinking,
 )
 
 _IN_A_FILE: Final = "chat_template.jinja"
@@ -51,7 +50,7 @@ def expected_of(template: str | None) -> Capabilities:
     """Return the capabilities that a template shows. Only the loaded model knows whether a tool call can be forced."""
     if template is None:
         return Capabilities()
-    switch = any(reads_variable(template, variable) for variable in (*THINKING_SWITCHES, THINKING_BUDGET))
+    switch = switches_thinking(template)
     levels = reads_variable(template, THINKING_LEVEL)
     return Capabilities(
         tools=any(reads_variable(template, variable) for variable in TOOL_VARIABLES),

@@ -127,6 +127,7 @@ class AssistantMessage(BodyObject):
     content: AssistantContent | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     name: str | None = None
     tool_calls: list[Call] | None = None
 
@@ -392,7 +393,9 @@ def neutral_message(message: Message) -> protocol.Message:
     elif isinstance(message, AssistantMessage):
         parts = message.refusal or ""
     calls: list[protocol.FunctionCall] = []
+    reasoning: str | None = None
     if isinstance(message, AssistantMessage):
+        reasoning = message.reasoning_content if message.reasoning_content is not None else message.reasoning
         for call in message.tool_calls or ():
             if isinstance(call, CustomCall):
                 calls.append(protocol.FunctionCall(call.id, call.custom.name, {CUSTOM_INPUT: call.custom.input}))
@@ -402,7 +405,7 @@ def neutral_message(message: Message) -> protocol.Message:
         message.role,
         parts,
         name=None if isinstance(message, ToolMessage) else message.name,
-        reasoning=message.reasoning_content if isinstance(message, AssistantMessage) else None,
+        reasoning=reasoning,
         calls=calls,
         call_id=message.tool_call_id if isinstance(message, ToolMessage) else None,
     )

@@ -61,10 +61,15 @@ def _example(spelling: Spelling) -> str:
     return call.replace("{name}", "function_name").replace("{id}", "0")
 
 
+def result_as_text(message: Message, names: dict[Any, str]) -> Message:
+    """Return the result of a call as a message of the user. `names`: the called functions, by the calls' ids."""
+    name = names.get(message.get("tool_call_id"), "the function")
+    return {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
+
+
 def _as_text(message: Message, names: dict[Any, str]) -> Message:
     if message["role"] == "tool":
-        name = names.get(message.get("tool_call_id"), "the function")
-        return {"role": "user", "content": f"Result of {name}:\n{message['content']}"}
+        return result_as_text(message, names)
     calls = message.get("tool_calls")
     if not calls:
         return message

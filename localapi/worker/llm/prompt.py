@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from typing import Any, Final
 
 import msgspec
@@ -24,15 +25,20 @@ from localapi.worker.llm.tool_forms import described, spelled_out
 from localapi.worker.protocol import (
     THINKING_BUDGET,
     THINKING_LEVEL,
+    THINKING_MODE,
     THINKING_SWITCHES,
     TOOL_VARIABLES,
     Chat,
     Message,
     reads_variable,
+    reads_words,
+    switches_thinking,
 )
 
 LEVELS: Final = ("none", "no_think", "minimal", "low", "medium", "high", "xhigh", "max")
 """Levels from no thinking, which Hunyuan calls no_think, to the maximum."""
+_THINKING_BLOCK: Final = re.compile(r"\[[\"']type[\"']\] == [\"']thinking[\"']")
+"""A template that reads reasoning from parts of the content (Magistral, Ministral)."""
 _USUAL: Final = ("low", "medium", "high")
 """The levels of a template that writes any word into the prompt (gpt-oss)."""
 _QUOTED: Final = re.compile(rf"[\"'](?P<level>{'|'.join(LEVELS)})[\"']")
@@ -121,8 +127,10 @@ class PromptWriter:
         self._explains_tools = self._spelling is not None and (self._is_generic or not is_shown)
         self.shows_tools = is_shown or self._explains_tools
         """True if the template shows tools to the model."""
-        switched = any(map(self._knows, (*THINKING_SWITCHES, THINKING_BUDGET)))
+        switched = switches_thinking(self._template or "")
+        self._reads_words = reads_words(self._template or "") and not any(map(self._knows, THINKING_SWITCHES))
         levels = self._knows(THINKING_LEVEL)
+        self._has_thinking_blocks = _THINKING_BLOCK.search(self._template or "") is not None
         self._levels = known_levels(self._template or "")
         self.thinking = {
             "thinking": bool(tokenizer.has_thinking) or switched or levels,
@@ -173,6 +181,11 @@ class PromptWriter:
         names = {call.id: call.name for call in calls}
         ids = {call.id: self._ids.fitting(call.id, call.name, number) for number, call in enumerate(calls)}
         written = [self._message(message, names, ids) for message in request.messages]
+        effort = request.template_options.get("reasoning_effort")
+        asking = [at for at, message in enumerate(written) if message["role"] == "user"]
+        if self._reads_words and effort is not None and asking:
+            word = "/no_think" if effort == "none" else "/think"
+            written[asking[-1]]["content"] += f" {word}"
         if self._is_generic:
             written = as_text(written)
         if self._explains_tools and self._spelling is not None:
@@ -194,6 +207,10 @@ class PromptWriter:
             written["reasoning_content"] = message.reasoning
             if "reasoning_content" not in (self._template or "reasoning_content"):
                 written["thinking"] = message.reasoning  # the name in gpt-oss and LFM2.5
+                written["reasoning"] = message.reasoning  # Solar
+            if self._has_thinking_blocks:
+                blocks = [{"type": "thinking", "thinking": message.reasoning}, {"type": "text", "text": message.text}]
+                written["content"] = blocks if message.text else blocks[:1]
         if message.call_id is not None:
             written["tool_call_id"] = ids.get(message.call_id, message.call_id)
             if message.call_id in names:  # which OpenAI's API does not repeat, and Kimi's template reads
@@ -215,7 +232,7 @@ class PromptWriter:
             return options
         switches = [name for name in THINKING_SWITCHES if self._knows(name)]
         has_levels, has_budget = self._knows(THINKING_LEVEL), self._knows(THINKING_BUDGET)
-        if not (switches or has_levels or has_budget):
+        if not (has_levels or switches_thinking(self._template or "")):
             if effort == "none" and not self._tokenizer.has_thinking:
                 return options
             raise PromptRefused(
@@ -223,6 +240,8 @@ class PromptWriter:
             )
         for name in switches:
             options.setdefault(name, effort != "none")
+        if self._knows(THINKING_MODE):
+            options.setdefault(THINKING_MODE, "disabled" if effort == "none" else "enabled")
         if has_budget and effort == "none":
             options.setdefault(THINKING_BUDGET, 0)
         if has_levels and not (switches and effort == "none"):
@@ -277,21 +296,41 @@ class PromptWriter:
         # Some templates need the fields that OpenAI's API lets clients omit; the others do not show them. Others,
         # made for conversations with tools, need a list even if it is empty; and some need a full schema.
         complete = [described(tool) for tool in tools]
-        refusal: Exception | None = None
         shown: list[list[dict[str, Any]] | None] = []
         for offer in (tools or None, complete, spelled_out(complete)):
-            if offer in shown:
+            if offer not in shown:
+                shown.append(offer)
+        names = [] if self._explains_tools else [tool["function"]["name"] for tool in tools]
+        variants = [messages, *self._with_thinking_apart(messages, continues=continues)]
+        if names and messages[0]["role"] != "system":  # FunctionGemma's shows tools in a system message alone
+            variants.append([{"role": "system", "content": ""}, *messages])
+        return self._first_with_tools(variants, [partial(render, offer) for offer in shown], names, seconds)
+
+    def _first_with_tools(
+        self,
+        variants: list[list[dict[str, Any]]],
+        renders: list[Callable[[list[dict[str, Any]]], str]],
+        names: list[str],
+        seconds: float,
+    ) -> str:
+        """Return the first text that has all names of tools, or else the first one. Raise the first error otherwise."""
+        without: str | None = None
+        refusal: Exception | None = None
+        for written, render in product(variants, renders):
+            try:
+                text = self._first_form(written, render, seconds)
+            except PromptRefused:
+                raise
+            except Exception as error:  # whatever a template raises
+                refusal = refusal or error
                 continue
-            shown.append(offer)
-            for written in (messages, *self._with_thinking_apart(messages, continues=continues)):
-                try:
-                    return self._first_form(written, partial(render, offer), seconds)
-                except PromptRefused:
-                    raise
-                except Exception as error:  # whatever a template raises
-                    refusal = refusal or error
-        assert refusal is not None  # noqa: S101  # there is a first offer
-        raise refusal
+            if all(name in text for name in names):
+                return text
+            without = without if without is not None else text
+        if without is None:
+            assert refusal is not None  # noqa: S101  # there is a first offer
+            raise refusal
+        return without
 
     def _with_thinking_apart(
         self, messages: list[dict[str, Any]], *, continues: bool

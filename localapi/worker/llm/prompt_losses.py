@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from localapi.worker.llm import call_history
+from localapi.worker.llm.generic_tools import result_as_text
 from localapi.worker.llm.output.formats import Spelling
 
 Message = dict[str, Any]
@@ -34,7 +35,10 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
             _one_by_one(instructed),
             _without_empty_content(instructed),
             _apart(instructed),
+            _one_by_one(_apart(instructed)),
             _spelled(instructed, spelling),
+            *_with_results_as_text(instructed),
+            *_with_results_as_text(_spelled(instructed, spelling)),
         ):
             for form in call_history.forms(base):
                 if form not in seen:
@@ -45,14 +49,15 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
 def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[str] = frozenset()) -> list[int]:
     """Return the numbers of the messages whose text or calls the template drops from `text`.
 
-    `render` renders the messages. `also` are further roles to check, besides instructions, calls, and text with calls.
+    `render` renders the messages. `also` are further roles to check, besides instructions, results, calls, and text with
+    calls.
     """
     marked = list(messages)
     wanted: dict[str, int] = {}
     for at, message in enumerate(messages):
         content = message.get("content")
         calls = message.get("tool_calls") or ()
-        checked = message["role"] in _INSTRUCTIONS or bool(calls) or message["role"] in also
+        checked = message["role"] in (*_INSTRUCTIONS, "tool") or bool(calls) or message["role"] in also
         if checked and isinstance(content, str) and content.strip() and content.strip() not in text:
             mark = _SENTINEL.format(f"{at}t")
             marked[at] = {**marked[at], "content": mark}
@@ -81,17 +86,20 @@ def losses(
     The loss is for comparison with other forms. `text` is the template's output for the form.
     """
     spelled = has_calls(messages) and not has_calls(form)
-    moved = _instructions(messages) and not _instructions(form)
+    told = sum(each["role"] == "tool" for each in form) < sum(each["role"] == "tool" for each in messages)
+    moved = told or (_instructions(messages) and not _instructions(form))
     also = {role for role, is_in_text in (("assistant", spelled), ("user", moved)) if is_in_text}
     numbers = lost(form, text, render, also=frozenset(also))
     dropped = [at for at in numbers if form[at]["role"] in (*_INSTRUCTIONS, *({"user"} & also))]
     problem = ""
-    if dropped:
+    if dropped and _instructions(messages):
         at = _instructions(messages)[-1]
         problem = (
             f"The model's chat template drops the message of role {messages[at]['role']} at messages[{at}]. "
             "Put its text into a user message."
         )
+    elif dropped or any(form[at]["role"] == "tool" for at in numbers):
+        problem = "The model's chat template drops tool results. Send them as text."
     elif spelled and numbers:
         problem = "The model's chat template drops tool calls. Send them as text."
     return (bool(problem), call_history.loses_arguments(form, text), len(numbers)), problem
@@ -183,6 +191,21 @@ def _one_by_one(messages: list[Message]) -> list[Message]:
     return found
 
 
+def _with_results_as_text(messages: list[Message]) -> Iterator[list[Message]]:
+    """Yield the messages with results of calls that are not there, and then with all results, in the user's words."""
+    names: dict[Any, str] = {}
+    orphans, results = list(messages), list(messages)
+    for at, message in enumerate(messages):
+        names |= {call.get("id"): call["function"]["name"] for call in message.get("tool_calls") or ()}
+        if message["role"] == "tool":
+            results[at] = result_as_text(message, names)
+            if message.get("tool_call_id") not in names:
+                orphans[at] = results[at]
+    for found in (orphans, results):
+        yield found
+        yield _joined(found)
+
+
 def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message]:
     """Return the messages with calls as the text that the model writes, if their arguments can be written so."""
     if spelling is None:
@@ -202,7 +225,9 @@ def _spelled(messages: list[Message], spelling: Spelling | None) -> list[Message
             written.append((head + text + spelling.tail).replace("{id}", str(call.get("id"))))
         text = spelling.start + (spelling.between or "").join(written) + spelling.end
         rest = {key: value for key, value in message.items() if key != "tool_calls"}
-        found.append({**rest, "content": (message.get("content") or "") + text})
+        content = message.get("content") or ""
+        is_text = isinstance(content, str)  # otherwise its parts
+        found.append({**rest, "content": content + text if is_text else [*content, {"type": "text", "text": text}]})
     return found
 
 
@@ -210,8 +235,10 @@ def _arguments(arguments: Any, spelling: Spelling) -> str | None:
     """Return the arguments of a call in the model's syntax; None if they cannot be written in it."""
     if spelling.argument is None and spelling.arguments == "json":
         return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    if not isinstance(arguments, dict) or spelling.arguments == "gemma":
+    if spelling.arguments == "gemma" or spelling.nested:
         return None
+    if not isinstance(arguments, dict):
+        arguments = {call_history.WRAPPED: arguments}
     if spelling.argument is None:
         return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     opening, closing = spelling.argument

@@ -22,7 +22,9 @@ def spelled_out(schema: Any, *, named: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema
     if named:
-        named_ones = {name: {"description": "", **each} for name, each in schema.items() if isinstance(each, dict)}
+        # A schema may be true, which templates do not expect.
+        open_ones = {name: {} if each is True else each for name, each in schema.items()}
+        named_ones = {name: {"description": "", **each} for name, each in open_ones.items() if isinstance(each, dict)}
         return {name: spelled_out(each) for name, each in {**schema, **named_ones}.items()}
     plain = {key: spelled_out(value, named=key == "properties") for key, value in schema.items()}
     if isinstance(plain.get("type"), list):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from localapi.api.openai.chat import ChatReply
+from localapi.api.openai.chat_request import neutral_message, parse_chat
 from localapi.worker.protocol import Delta, TokenLogprob
 
 pytestmark = pytest.mark.everyday
@@ -46,3 +47,12 @@ def test_texts_of_several_answers_keep_their_number_and_kind() -> None:
         (1, {"content": "a"}),
         (0, {"content": "b"}),
     ]
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_earlier_reasoning_is_read_in_the_spelling_of_any_server(field: str) -> None:
+    message = {"role": "assistant", "content": "Yes.", field: "Hm."}
+
+    request, ignored = parse_chat({"model": "m", "messages": [{"role": "user", "content": "Hi"}, message]})
+
+    assert (neutral_message(request.messages[1]).reasoning, ignored) == ("Hm.", [])

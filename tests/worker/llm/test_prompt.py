@@ -193,9 +193,9 @@ def test_an_instruction_that_no_form_keeps_is_refused_and_named(written: Any) ->
 
 
 def test_a_result_carries_the_name_of_its_function(written: Any) -> None:
-    template = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}{% endif %}{% endfor %}."
+    template = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}: {{ m.content }}{% endif %}{% endfor %}."
     calls = [FunctionCall("1", "weather", "{}")]
-    assert written(template, said("assistant", "", calls=calls), said("tool", "5", call_id="1")) == "weather."
+    assert written(template, said("assistant", "", calls=calls), said("tool", "5", call_id="1")) == "weather: 5."
 
 
 def test_tools_are_shown_under_the_name_that_the_template_reads(tiny_model: Path) -> None:
@@ -209,3 +209,86 @@ def test_tools_are_shown_under_the_name_that_the_template_reads(tiny_model: Path
 
 def test_a_template_that_needs_a_list_of_tools_gets_an_empty_one(written: Any) -> None:
     assert written("{% for tool in tools %}{{ tool }}{% endfor %}" + ROLES, said("user", "Hi")) == "[user]Hi[assistant]"
+
+
+CALL = FunctionCall("1", "look", "{}")
+USERS = "{% for m in messages %}{% if m.role == 'user' %}[{{ m.content }}]{% endif %}{% endfor %}"
+NAMES = "{% for m in messages %}{% for c in m.tool_calls %}<{{ c.function.name }}>{% endfor %}{% endfor %}"
+
+
+def test_results_that_the_template_leaves_out_are_in_the_words_of_the_user(written: Any) -> None:
+    prompt = written(
+        USERS + NAMES, said("user", "Hi"), said("assistant", "", calls=[CALL]), said("tool", "5", call_id="1")
+    )
+
+    assert prompt == "[Hi][Result of look:\n5]<look>"
+
+
+def test_a_result_without_its_call_is_in_the_words_of_the_user_if_the_template_refuses_it(written: Any) -> None:
+    template = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no call') }}{% endif %}{% endfor %}"
+
+    assert written(template + USERS, said("user", "Hi"), said("tool", "5", call_id="9")) == (
+        "[Hi][Result of the function:\n5]"
+    )
+
+
+def test_results_that_no_form_keeps_are_refused(written: Any) -> None:
+    with pytest.raises(PromptRefused, match="tool results"):
+        written(NAMES, said("assistant", "", calls=[CALL]), said("tool", "5", call_id="1"))
+
+
+def test_text_beside_several_calls_and_all_calls_are_kept_by_a_template_for_one_call_without_text(written: Any) -> None:
+    template = (
+        "{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length > 1 %}{{ raise_exception('one') }}"
+        "{% endif %}<{{ m.tool_calls[0].function.name }}>{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    calls = [CALL, FunctionCall("2", "hear", "{}")]
+    results = [said("tool", "A dog.", call_id="1"), said("tool", "A bang.", call_id="2")]
+
+    assert written(template, said("assistant", "Well.", calls=calls), *results) == "Well.<look>A dog.<hear>A bang."
+
+
+def test_tools_that_the_template_shows_in_a_system_message_alone_are_shown_without_one(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.content }}{% if m.role == 'system' %}{% for t in tools %}{{ t.function.name }}"
+        "{% endfor %}{% endif %}]{% endfor %}"
+    )
+    request = Chat(id=1, messages=[said("user", "Hi")], tools=[FunctionTool("look")])
+
+    assert PromptWriter(tokenizer).text(request) == "[look][Hi]"
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "prompt"),
+    [
+        ("{{ thinking_mode }}", "none", "disabled"),
+        ("{{ thinking_mode }}", "high", "enabled"),
+        ("{% if '/no_think' in messages[0].content %}off{% else %}on{% endif %}", "none", "off"),
+        ("{% if '/no_think' in messages[0].content %}off{% else %}on{% endif %}", "high", "on"),
+    ],
+)
+def test_an_effort_turns_thinking_on_and_off_in_the_way_that_the_template_reads(
+    tiny_model: Path, template: str, effort: str, prompt: str
+) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer._tokenizer.chat_template = template
+    writer = PromptWriter(tokenizer)
+
+    assert writer.thinking["thinking_switch"]
+    request = Chat(id=1, messages=[said("user", "Hi")], template_options={"reasoning_effort": effort})
+    assert writer.text(request) == prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("{{ messages[0].reasoning }}", "Hm."),
+        ("{{ messages[0].thinking }}", "Hm."),
+        ("{{ messages[0].reasoning_content }}", "Hm."),
+        ("{% for b in messages[0].content %}{% if b['type'] == 'thinking' %}{{ b['thinking'] }}{% else %}"
+         "{{ b['text'] }}{% endif %}{% endfor %}", "Hm.Yes"),
+    ],
+)  # fmt: skip
+def test_earlier_reasoning_is_where_the_template_reads_it(written: Any, template: str, prompt: str) -> None:
+    assert written(template, said("assistant", "Yes", reasoning="Hm.")) == prompt
