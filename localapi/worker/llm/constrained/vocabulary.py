@@ -2,13 +2,14 @@
 
 llguidance holds the interpreter lock while it builds the index, so no response gets a token meanwhile. If it reads the
 Hugging Face tokenizer itself, that takes 2 s of processor time for 151,936 tokens and 5 s for 262,144. Given the bytes
-of each token, it takes less than half the time and half the memory. Responses cannot wait for that either, so the index
-is built while the weights are read.
+of each token, it takes less than half the time and a third of the memory. Responses cannot wait for that either, so the
+index is built while the weights are read.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,13 @@ from llguidance.hf import from_tokenizer
 
 from localapi.worker.llm.constrained.schema_grammar import GrammarRefused
 from localapi.worker.llm.detokenizer import byte_reading
+
+_SLICES = LLTokenizer.general_slices()[1:3]
+"""Text without quotes of up to 10 and of up to 30 characters: tokens that llguidance allows or forbids at once.
+
+llguidance has four such sets, and each one takes 60 bytes for a token of the vocabulary. The other two, whitespace and
+text of any length, made no mask faster: few tokens are longer than 30 characters.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +83,10 @@ def indexed(tokenizer: Any, width: int) -> LLTokenizer:
     # a vocabulary of another kind: llguidance knows some more, and reports what is wrong with others
     if tokens is None:
         return from_tokenizer(own, n_vocab=size, eos_token=ends)
-    return LLTokenizer(TokenizerWrapper(tokens), n_vocab=size, eos_token=ends)
+    wrapper = TokenizerWrapper(tokens)
+    index = LLTokenizer(wrapper, n_vocab=size, eos_token=ends, slices=_SLICES)
+    tokens.tokens = wrapper.tokens = ()  # the index keeps the wrapper for its tokenizer, and has copied its tokens
+    return index
 
 
 def _ends(tokenizer: Any, width: int) -> list[int]:
@@ -92,7 +103,7 @@ class _Tokens:
     eos_token_id = 0
     """Ignored: the index is given all of them."""
 
-    def __init__(self, tokenizer: Any, tokens: list[bytes], special: list[int]) -> None:
+    def __init__(self, tokenizer: Any, tokens: Sequence[bytes], special: list[int]) -> None:
         self._tokenizer = tokenizer.backend_tokenizer
         self.tokens = tokens
         self.special_token_ids = special
