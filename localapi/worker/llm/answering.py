@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from localapi.worker.llm.constrained.grammar import GrammarCompiler, GrammarRefused
+from localapi.worker.llm.constrained.grammar import GrammarCompiler, GrammarRefused, NotCompiled
 from localapi.worker.llm.constrained.vocabulary import VocabularyIndex
 from localapi.worker.llm.detokenizer import Detokenizer
 from localapi.worker.llm.output.parser import OutputFormat
@@ -202,15 +202,20 @@ class Answerer:
 
     def _start(self, request: TextRequest, prompt: Prompt, events: list[Event]) -> None:
         """Answer immediately, or queue the request's rows. Raise PromptRefused and GrammarRefused."""
-        match request:
-            case Tokenize():
-                events.append(TokenizedText(request.id, prompt.tokens))
-            case Detokenize():
-                events.append(DetokenizedText(request.id, prompt.text))
-            case Chat():
-                self._waiting.append(self._rows.of_chat(request, prompt))
-            case Complete():
-                row = self._rows.of_completion(request, prompt)
-                if request.echo:
-                    events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
-                self._waiting.append(row)
+        # Some grammars take 0.2 s to compile. The thread does that if running responses would have to wait for it.
+        wait = not (self._batch.busy or self._waiting)
+        try:
+            match request:
+                case Tokenize():
+                    events.append(TokenizedText(request.id, prompt.tokens))
+                case Detokenize():
+                    events.append(DetokenizedText(request.id, prompt.text))
+                case Chat():
+                    self._waiting.append(self._rows.of_chat(request, prompt, wait=wait))
+                case Complete():
+                    row = self._rows.of_completion(request, prompt, wait=wait)
+                    if request.echo:
+                        events += [Delta(request.id, prompt.text, choice) for choice in range(request.n)]
+                    self._waiting.append(row)
+        except NotCompiled as missing:
+            self._arrived.put_back(request, prompt, missing.compile)

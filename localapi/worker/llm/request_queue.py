@@ -101,8 +101,19 @@ class RequestQueue:
             self._queue.appendleft(self._on_the_thread(arrival.request))
             return None
 
+    def put_back(self, request: TextRequest, prompt: Prompt, work: Callable[[], None]) -> None:
+        """Take in a request again, as the first one, whose turn comes when the thread has done this work for it."""
+
+        def done() -> Prompt:
+            work()
+            return prompt
+
+        self._queue.appendleft(self._queued(request, self._thread.submit(done)))
+
     def _on_the_thread(self, request: TextRequest) -> QueuedRequest:
-        reading = self._thread.submit(self._read, request, RENDER_SECONDS)
+        return self._queued(request, self._thread.submit(self._read, request, RENDER_SECONDS))
+
+    def _queued(self, request: TextRequest, reading: Future[Prompt]) -> QueuedRequest:
         reading.add_done_callback(lambda _: self._wake())
         return QueuedRequest(request, 0, reading)
 

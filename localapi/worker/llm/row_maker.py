@@ -60,10 +60,13 @@ class RowMaker:
         self._width = width
         self._template_stop = template_stop
 
-    def of_chat(self, request: Chat, prompt: Prompt) -> Row:
-        """Return the rows of a conversation's responses. Raise ContextExceeded, PromptRefused and GrammarRefused."""
+    def of_chat(self, request: Chat, prompt: Prompt, *, wait: bool = True) -> Row:
+        """Return the rows of a conversation's responses. Raise ContextExceeded, PromptRefused and GrammarRefused.
+
+        `wait` is as in `GrammarCompiler.constraint`.
+        """
         tools = offered_tools(request)
-        constraint, relaxed = self._constraint(request, prompt)
+        constraint, relaxed = self._constraint(request, prompt, wait=wait)
         row = self._row(request, prompt, constraint)
         row.relaxed = relaxed
         thinking = prompt_opens_thinking(self._tokenizer, prompt.tokens, prefill=_prefill(request))
@@ -81,26 +84,26 @@ class RowMaker:
             each.one_call = bool(tools) and not request.parallel_tool_calls
         return row
 
-    def of_completion(self, request: Complete, prompt: Prompt) -> Row:
-        """Return the rows of a text's continuations. Raise ContextExceeded, PromptRefused and GrammarRefused."""
-        form = self._grammars.constraint(request.form) if request.form is not None else None
+    def of_completion(self, request: Complete, prompt: Prompt, *, wait: bool = True) -> Row:
+        """Return the rows of a text's continuations. Raises as `of_chat`."""
+        form = self._grammars.constraint(request.form, wait=wait) if request.form is not None else None
         return self._row(request, prompt, form)
 
-    def _constraint(self, request: Chat, prompt: Prompt) -> tuple[Constraint | None, tuple[str, ...]]:
+    def _constraint(self, request: Chat, prompt: Prompt, *, wait: bool) -> tuple[Constraint | None, tuple[str, ...]]:
         """Return the constraint on the response, and the requirements beyond it. Raise GrammarRefused."""
         form: Spec | None = request.form
         if request.tool_choice == "required":
             form = _tool_calls(request)
         if form is not None:
             think = think_block(self._tokenizer, prompt.tokens, _prefill(request))
-            constraint = self._grammars.constraint(form, think=think)
+            constraint = self._grammars.constraint(form, think=think, wait=wait)
             return constraint, constraint.relaxed
         calls = _tool_calls(request, optional=True)
         strict = [tool.name for tool in calls.tools if tool.strict]
         if request.tool_choice == "none" or not strict:
             return None, ()
         try:
-            constraint = self._grammars.constraint(calls)
+            constraint = self._grammars.constraint(calls, wait=wait)
         except FormatUnknown:  # the model may still call them: clients that always set strict must not lose their tools
             return None, tuple(f"tools[{name}].strict" for name in strict)
         return constraint, constraint.relaxed

@@ -11,7 +11,7 @@ def run(engine: mlx_lm.MlxLm, *requests: Chat | Complete) -> dict[int, list[Even
     for request in requests:
         engine.take(request)
     events: dict[int, list[Event]] = {request.id: [] for request in requests}
-    while engine.busy:
+    while engine.busy or engine.waiting:  # some wait for their grammars
         for event in engine.step():
             events[event.id].append(event)
     return events

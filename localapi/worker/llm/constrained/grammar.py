@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import mlx.core as mx
@@ -49,6 +50,7 @@ __all__ = [
     "JsonObject",
     "JsonSchema",
     "Lark",
+    "NotCompiled",
     "Regex",
     "Spec",
     "ThinkBlock",
@@ -85,6 +87,14 @@ def _ending() -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+class NotCompiled(Exception):
+    """A grammar is not compiled yet. `compile` does that, on any thread."""
+
+    def __init__(self, compile: Callable[[], None]) -> None:  # noqa: A002
+        super().__init__("the grammar is not compiled yet")
+        self.compile = compile
 
 
 class GrammarStuck(Exception):
@@ -192,6 +202,12 @@ class Constraint:
         allowed[spelled] = 1
 
 
+class _Compiled:
+    """A compiled grammar and what it relaxes, or why it is refused; None until that is known."""
+
+    outcome: tuple[LLMatcher, tuple[str, ...]] | GrammarRefused | None = None
+
+
 class GrammarCompiler:
     """Compiler of the grammars of one model."""
 
@@ -204,11 +220,24 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._width = vocab_size
         self._marks = Marks(tokenizer)
-        self._compiled = lru_cache(CACHED_GRAMMARS)(self._compile)
+        self._compiled = lru_cache(CACHED_GRAMMARS)(lambda _spec, _think: _Compiled())
+        self._compiling = threading.Lock()
 
-    def constraint(self, spec: Spec, *, think: ThinkBlock | None = None) -> Constraint:
-        """Return the constraint for one response. If `think`, the model may think first. Raise GrammarRefused."""
-        matcher, relaxed = self._compiled(spec, think)
+    def constraint(self, spec: Spec, *, think: ThinkBlock | None = None, wait: bool = True) -> Constraint:
+        """Return the constraint for one response. Raise GrammarRefused; NotCompiled if not to `wait` for its grammar.
+
+        If `think`, the model may think first.
+        """
+        compiled = self._compiled(spec, think)
+        if compiled.outcome is None:
+            compile_it = partial(self._compile_once, compiled, spec, think)
+            if not wait:
+                raise NotCompiled(compile_it)
+            compile_it()
+        if isinstance(compiled.outcome, GrammarRefused):
+            raise type(compiled.outcome)(str(compiled.outcome))  # a new one: each raise adds to an error's traceback
+        assert compiled.outcome is not None  # noqa: S101  # it is compiled now
+        matcher, relaxed = compiled.outcome
         return Constraint(matcher, self._vocabulary, relaxed)
 
     @property
@@ -223,6 +252,14 @@ class GrammarCompiler:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return (self._index or VocabularyIndex(self._tokenizer, self._width)).get()
+
+    def _compile_once(self, compiled: _Compiled, spec: Spec, think: ThinkBlock | None) -> None:
+        with self._compiling:
+            if compiled.outcome is None:
+                try:
+                    compiled.outcome = self._compile(spec, think)
+                except GrammarRefused as error:
+                    compiled.outcome = error
 
     def _compile(self, spec: Spec, think: ThinkBlock | None) -> tuple[LLMatcher, tuple[str, ...]]:
         """Return the grammar and the places that it relaxes: none if it compiles, otherwise as few as possible."""
