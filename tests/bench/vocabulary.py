@@ -5,8 +5,9 @@
 The models have random weights and the real vocabularies of Qwen3 and Gemma 3, which npm has. Of sampling, an answer's
 median time between two tokens counts beside that of a greedy answer in the same round, and the worker's processor time
 for a token, which other programs affect less. Of the structured request, the longest gap of two streams that run when
-it comes counts, beside `max_stall_ms`; only the first one after a start is of interest, so each round starts a new
-server.
+it comes counts, beside `max_stall_ms`, and the most processor time of the worker between two tokens of a stream, which
+is more than the gap would be on an idle machine, beside those of a request without a schema. Only the first request
+with a schema is of interest, so each round starts a new server.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import psutil
 
 from localapi.cli.text_table import table
 from tests.bench import figures
 from tests.bench.processes import OURS, Aside, ours
 from tests.families.sources import fetch_vocabulary
 
+T = TypeVar("T")
 SIZES: Final = {
     "hidden_size": 256,
     "num_hidden_layers": 4,
@@ -60,10 +64,18 @@ SCHEMA: Final = {
     "required": ["name", "size"],
     "additionalProperties": False,
 }
-FORM: Final = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+KINDS: Final = [{"kind": {"const": f"kind {n}"}, f"x{n}": {"type": "integer"}} for n in range(60)]
+FORMS: Final[dict[str, dict[str, Any] | None]] = {
+    "without one": None,
+    "with a small schema": SCHEMA,
+    "with one that compiles in 0.2 s": {
+        "oneOf": [{"type": "object", "properties": each, "required": list(each)} for each in KINDS]
+    },
+}
 STALL_MS: Final = 100
 RUNNING: Final = 2
-ALONE_SECONDS: Final = 1.5
+ALONE: Final = 40
+"""Tokens of the running streams before the first request comes."""
 
 
 def main() -> None:
@@ -72,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.vocabulary", description=description)
     parser.add_argument("--of", default=",".join(VOCABULARIES), help="vocabularies (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=40, help="tokens of an answer (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=4, help="of sampling (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="of sampling, or 0 (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="rounds of structured requests (default: %(default)s)")
     parser.add_argument("--cached", type=Path, help="a folder for the vocabularies, kept for the next run")
     arguments = parser.parse_args()
@@ -83,9 +95,10 @@ def main() -> None:
                 fetch_vocabulary(vocabulary, name)
             model = aside(build, vocabulary, *VOCABULARIES[name], Path(folder) / f"model-{name}")
             print(f"\n{name}: {VOCABULARIES[name][0]} tokens")
-            for line in sampling(model, arguments.tokens, arguments.rounds):
-                print(f"  {line}", flush=True)
-            print()
+            if arguments.rounds:
+                for line in sampling(model, arguments.tokens, arguments.rounds):
+                    print(f"  {line}", flush=True)
+                print()
             for line in structure(model, arguments.starts):
                 print(f"  {line}", flush=True)
 
@@ -142,42 +155,62 @@ def sampling(model: Path, tokens: int, rounds: int) -> Iterator[str]:
 
 def structure(model: Path, rounds: int) -> Iterator[str]:
     """Yield the table of the first structured request."""
-    during, before = [], []
+    gaps: dict[str, list[tuple[float, float]]] = {name: [] for name in ("before", *FORMS)}
     for _ in range(rounds):
         with ours(model) as server:
-            found: list[list[float]] = []
+            [worker] = server.workers()
+            found: list[list[tuple[float, float]]] = []
             body = {"temperature": 0, "max_tokens": 4000, "stream": True}
-            ask = threading.Event()
+            seen = threading.Semaphore(0)
+
+            def now(worker: psutil.Process = worker, seen: threading.Semaphore = seen) -> tuple[float, float]:
+                seen.release()
+                return time.perf_counter(), sum(worker.cpu_times()[:2])
+
             done = threading.Event()
             threads = [
-                threading.Thread(target=lambda: found.append(_moments(server.port, body, until=done)))  # noqa: B023
+                threading.Thread(target=lambda: found.append(_read(server.port, body, now, until=done)))  # noqa: B023
                 for _ in range(RUNNING)
             ]
             for thread in threads:
                 thread.start()
-            ask.wait(ALONE_SECONDS)
-            asked = time.perf_counter()
-            _moments(server.port, {"temperature": 0, "max_tokens": 16, "stream": True, "response_format": FORM})
-            answered = time.perf_counter()
+            for _ in range(ALONE):
+                seen.acquire()
+            times = [time.perf_counter()]
+            for schema in FORMS.values():
+                form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+                fields = {} if schema is None else {"response_format": form}
+                _moments(server.port, {"temperature": 0, "max_tokens": 16, "stream": True, **fields})
+                times.append(time.perf_counter())
             done.set()
             for thread in threads:
                 thread.join()
-            during.append(max(_longest(moments, asked, answered) for moments in found))
-            before.append(max(_longest(moments[1:], 0.0, asked) for moments in found))
+            gaps["before"].append(_longest([events[1:] for events in found], 0.0, times[0]))
+            for name, start, end in zip(FORMS, times, times[1:], strict=False):
+                gaps[name].append(_longest(found, start, end))
     stall = [STALL_MS / 1000] * rounds
-    rows = [
-        ["longest gap when it comes", figures.duration(during), figures.ratio(during, stall), "2"],
-        ["longest gap before", figures.duration(before), figures.ratio(before, stall), ""],
+    rows = []
+    for name, longest in gaps.items():
+        seconds, used = map(list, zip(*longest, strict=True))
+        rows.append([name, figures.duration(seconds), figures.ratio(seconds, stall), figures.ratio(used, stall), "2"])
+    heads = [f"{RUNNING} streams, one more request", "longest gap", "beside max_stall_ms", "CPU", "aim"]
+    yield from table(heads, rows)
+
+
+def _longest(streams: list[list[tuple[float, float]]], start: float, end: float) -> tuple[float, float]:
+    """Return the longest time between two events, and the most processor time, which may be of two others."""
+    pairs = [
+        pair for events in streams for pair in itertools.pairwise(events) if pair[1][0] > start and pair[0][0] < end
     ]
-    yield from table([f"{RUNNING} streams, first structured request", "", "beside max_stall_ms", "aim"], rows)
+    return max(b[0] - a[0] for a, b in pairs), max(b[1] - a[1] for a, b in pairs)
 
 
-def _longest(moments: list[float], start: float, end: float) -> float:
-    return max(after - before for before, after in itertools.pairwise(moments) if after > start and before < end)
+def _moments(port: int, fields: dict[str, Any]) -> list[float]:
+    return _read(port, fields, time.perf_counter)
 
 
-def _moments(port: int, fields: dict[str, Any], *, until: threading.Event | None = None) -> list[float]:
-    """Return when each event of a stream came. `until`: hang up after that."""
+def _read(port: int, fields: dict[str, Any], now: Callable[[], T], *, until: threading.Event | None = None) -> list[T]:
+    """Return what `now` gave at each event of a stream. `until`: hang up after that."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     messages = [{"role": "user", "content": "Tell me a story."}]
     body = json.dumps({"model": OURS, "messages": messages, **fields}).encode()
@@ -187,7 +220,7 @@ def _moments(port: int, fields: dict[str, Any], *, until: threading.Event | None
     moments = []
     for line in reply:
         if line.startswith(b"data: {"):
-            moments.append(time.perf_counter())
+            moments.append(now())
         if until is not None and until.is_set():
             break
     connection.close()
