@@ -214,8 +214,10 @@ def _messages(turns: Sequence[OllamaTurn]) -> list[protocol.Message]:
         if turn.role == "tool" and answers is None:
             answers = _answered(open_calls, turn.tool_name)
         open_calls = [call for call in open_calls if call.id != answers]
-        parts: list[protocol.Part] = [TextPart(turn.content)] if turn.content else []
-        parts += [protocol.ImagePart(_data_url(image)) for image in turn.images or ()]
+        # Ollama puts the images of a message before its text.
+        parts: list[protocol.Part] = [protocol.ImagePart(_data_url(image)) for image in turn.images or ()]
+        if turn.content:
+            parts.append(TextPart(turn.content))
         content: str | list[protocol.Part] = parts if turn.images else turn.content or ""
         name = turn.tool_name if turn.role == "tool" else None
         found.append(

@@ -73,7 +73,7 @@ def generate(**body: Any) -> Any:
         ),
         (
             [{"role": "user", "content": "see", "images": ["/9j/AAAA"]}],
-            [Message("user", [TextPart("see"), ImagePart("data:image/jpeg;base64,/9j/AAAA")])],
+            [Message("user", [ImagePart("data:image/jpeg;base64,/9j/AAAA"), TextPart("see")])],
         ),
     ],
 )  # fmt: skip

@@ -125,6 +125,13 @@ def test_other_dialects_see_the_same(server: Server) -> None:
     whole = answer(server, seen(GREEN))
     content = "".join(block.get("text", "") for block in by_anthropic["content"])
     assert content == whole["choices"][0]["message"]["content"]
+    turn = {"role": "user", "content": "What?", "images": [source["data"]]}
+    chat = {"model": "eye", "stream": False, "messages": [turn], "options": {"temperature": 0, "num_predict": 12}}
+    assert server.request("POST", "/api/chat", chat).json()["message"]["content"] == content
+    parts = [{"type": "input_image", "image_url": data_url(GREEN)}, {"type": "input_text", "text": "What?"}]
+    turns = {"input": [{"role": "user", "content": parts}], "max_output_tokens": 12, "temperature": 0, "model": "eye"}
+    [message] = server.request("POST", "/v1/responses", turns).json()["output"]
+    assert message["content"][0]["text"] == content
     counted = server.request("POST", "/v1/messages/count_tokens", asked).json()["input_tokens"]
     usage = by_anthropic["usage"]
     assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"] == whole["usage"]["prompt_tokens"]
