@@ -49,8 +49,8 @@ def forms(messages: list[Message], spelling: Spelling | None) -> Iterator[list[M
 def lost(messages: list[Message], text: str, render: Render, *, also: frozenset[str] = frozenset()) -> list[int]:
     """Return the numbers of the messages whose text or calls the template drops from `text`.
 
-    `render` renders the messages. `also` are further roles to check, besides instructions, results, calls, and text with
-    calls.
+    `render` renders the messages. `also` are further roles to check, besides instructions, results, calls, and text
+    with calls.
     """
     marked = list(messages)
     wanted: dict[str, int] = {}
