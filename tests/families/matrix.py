@@ -13,6 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 
 from localapi.worker.llm.constrained.grammar import GrammarCompiler, Tool, ToolCalls
 from localapi.worker.llm.detokenizer import Detokenizer
+from localapi.worker.llm.output.channels import HARMONY
 from localapi.worker.llm.output.formats import FORMATS
 from localapi.worker.llm.output.parser import OutputFormat
 from localapi.worker.llm.output.recognition import Recognised, recognise
@@ -103,8 +104,8 @@ class Matrix:
         start, end = self.tokenizer.think_start, self.tokenizer.think_end
         if start is None:
             return None
-        if self.format.channels:
-            end += "<|start|>assistant<|channel|>final<|message|>"
+        if self.format.channels is not None:
+            end += self.format.channels.again + self.format.channels.content
         found = self._read(f"{start}\nHm, 漢.\n{end}\n\nYes.")
         return (found.reasoning.strip(), found.content.strip(), found.calls) == ("Hm, 漢.", "Yes.", [])
 
@@ -205,7 +206,7 @@ class Matrix:
 
     def _begins(self) -> list[str]:
         assert self.spelling is not None
-        if self.format.channels:
+        if self.format.channels is HARMONY:
             return ["<|channel|>commentary", " to=functions."]
         first = (self.spelling.start + self.spelling.head).partition("{name}")[0]
         return [mark for mark in (self.tokenizer.tool_call_start, first) if mark]

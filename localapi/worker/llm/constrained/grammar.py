@@ -269,7 +269,13 @@ class GrammarCompiler:
             found = self._grammars(spec, kept)
             grammars = found.grammars
             if think is not None:
-                grammars = after_thinking(think, grammars, self._marks, verbatim=isinstance(spec, Regex | Lark))
+                grammars = after_thinking(
+                    think,
+                    grammars,
+                    self._marks,
+                    verbatim=isinstance(spec, Regex | Lark),
+                    calls=isinstance(spec, ToolCalls),
+                )
             matcher, problem = self._matcher(grammars)
             if not problem:
                 return matcher, found.relaxed

@@ -64,18 +64,21 @@ class ToolCalls(msgspec.Struct, frozen=True, tag=True):
 
 
 def after_thinking(
-    think: ThinkBlock, grammars: Sequence[Grammar], marks: Marks, *, verbatim: bool = False
+    think: ThinkBlock, grammars: Sequence[Grammar], marks: Marks, *, verbatim: bool = False, calls: bool = False
 ) -> list[Grammar]:
     """Return the grammar for a model that thinks before it follows the given one.
 
     If `verbatim`, whitespace at the start belongs to the response, so the whitespace after the reasoning must be fixed.
+    `calls`: the grammar is that of calls, which have headers of their own.
     """
     space = json.dumps(BEHIND_THINKING) if verbatim else "SPACE"
-    answer = f"{marks.lark(think.header)} @answer" if think.header else "@answer"
+    answer = f"{marks.lark(think.header)} @answer" if think.header and not calls else "@answer"
     if think.opened:
         start = f"start: free {space} {answer}\n"
     elif think.closed:
         return list(grammars)
+    elif think.header and not think.start:
+        return [{"lark_grammar": f"start: {answer}\n"}, {**grammars[0], "name": "answer"}, *grammars[1:]]
     elif think.header:
         start = f"start: thought? {answer}\nthought: {marks.lark(think.start)} free\n"
     else:
@@ -161,8 +164,9 @@ def _optional(
     whole_heads = [spelling.start + head for head in heads]
     first = []
     for i, head in enumerate(whole_heads):
-        before, mark, behind = head.partition(start)
-        if not mark or before not in ("", "<|channel|>commentary "):
+        # Free text may be what comes before the mark.
+        _, mark, behind = head.partition(start)
+        if not mark:
             raise FormatUnknown("Strict tools are not supported for this model's format of tool calls.")
         first.append(f"{_loose(behind, marks)} arguments{i}")
     rules += f"first: ({' | '.join(first)}) {tail}\n"

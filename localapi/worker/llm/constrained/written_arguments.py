@@ -1,4 +1,4 @@
-"""Grammars of arguments that are not one JSON object: text between tags, Python's keywords, or Gemma's objects.
+"""Grammars of arguments that are not one JSON object: text between tags, elements, Python's keywords, Gemma's objects.
 
 Values are read back by the tool's schema (`output.argument_values`). Between tags, text is written unchanged, and
 anything else as JSON.
@@ -44,6 +44,7 @@ class Writer:
 
     def __init__(self, spelling: Spelling, string_mark: str, marks: Marks, number: int) -> None:
         self._tags = spelling.argument
+        self._is_nested = spelling.nested
         self._syntax = "tags" if spelling.argument is not None else spelling.arguments
         self._mark = string_mark
         self._marks = marks
@@ -57,7 +58,9 @@ class Writer:
         """Return the grammar of arguments with any names and values."""
         self._rules, self._grammars, self._relaxed = [], [], ["."]
         n = self._number
-        if self._syntax == "tags":
+        if self._is_nested:
+            self._rules.append(f"arguments{n}: {self._any_element()}*\n")
+        elif self._syntax == "tags":
             self._rules.append(f"arguments{n}: any{n}*\nany{n}: {self._argument('', f'value{n}', text=True)}\n")
             self._text_value(f"value{n}")
         elif self._syntax == "gemma":
@@ -81,15 +84,8 @@ class Writer:
         self._relaxed = list(found.relaxed)
         n = self._number
         if self._syntax == "tags":
-            sequence = []
-            for at, (name, value) in enumerate(properties.items()):
-                if value is False:
-                    continue
-                rule = f"{n}_{at}"
-                sequence.append(f"argument{rule}" if name in required else f"argument{rule}?")
-                is_text = self._value(f"value{rule}", value, f"properties.{name}")
-                self._rules.append(f"argument{rule}: {self._argument(name, f'value{rule}', text=is_text)}\n")
-            self._rules.insert(0, f"arguments{n}: {' '.join(sequence) or json.dumps('')}\n")
+            sequence = self._sequence(f"{n}", properties, required, "properties")
+            self._rules.insert(0, f"arguments{n}: {sequence}\n")
         else:
             body = self._members(f"{n}", properties, required, "properties")
             braces = ('"{" ', ' "}"') if self._syntax == "gemma" else ("", "")
@@ -108,6 +104,18 @@ class Writer:
             return f"{self._marks.lark(before + name + behind)} {value}"
         return f"{self._marks.lark(before)} {_ANY_NAME['tags']} {self._marks.lark(behind)} {value}"
 
+    def _sequence(self, prefix: str, properties: Mapping[str, Any], required: set[str], place: str) -> str:
+        """Return the rule of arguments between tags, in the order of the schema."""
+        sequence = []
+        for at, (name, value) in enumerate(properties.items()):
+            if value is False:
+                continue
+            rule = f"{prefix}_{at}"
+            sequence.append(f"argument{rule}" if name in required else f"argument{rule}?")
+            is_text = self._value(f"value{rule}", value, f"{place}.{name}", name)
+            self._rules.append(f"argument{rule}: {self._argument(name, f'value{rule}', text=is_text)}\n")
+        return " ".join(sequence) or json.dumps("")
+
     def _members(self, prefix: str, properties: Mapping[str, Any], required: set[str], place: str) -> str:
         """Return the rule of members with commas in between, starting with the first one present."""
         separator = '", "' if self._syntax == "python" else '","'
@@ -125,37 +133,79 @@ class Writer:
         self._rules.append(f'first{prefix}_{len(kept)}: ""\nlater{prefix}_{len(kept)}: ""\n')
         return f"first{prefix}_0"
 
-    def _value(self, rule: str, value: Any, place: str) -> bool:
-        """Add the rule of a value. Return True if it is text."""
+    def _value(self, rule: str, value: Any, place: str, name: str = "") -> bool:
+        """Add the rule of a value, with the tag behind it, which may have the argument's name. Return True for text."""
         kinds = list(_alternatives(value, self._definitions))
         if all("enum" in kind for kind in kinds):
             members = [member for kind in kinds for member in kind["enum"]]
-            self._rules.append(f"{rule}: ({' | '.join(map(self._literal, members))}) {self._closing()}\n")
+            self._rules.append(f"{rule}: ({' | '.join(map(self._literal, members))}) {self._closing(name)}\n")
             return all(isinstance(member, str) for member in members)
         is_text = any("string" in _types(kind) for kind in kinds)
         if is_text and self._syntax != "python":
             if not all(kind.keys() <= {"type"} for kind in kinds):
                 self._relaxed.append(place)
             if self._syntax == "tags":
-                self._text_value(rule)
+                self._text_value(rule, name)
             else:
                 self._gemma_text(rule)
             return True
+        if self._is_nested and any(_types(kind) & {"object", "array"} for kind in kinds):
+            self._elements(rule, kinds, place, name)
+            return False
         if self._syntax == "gemma" and any(_types(kind) & {"object", "array"} for kind in kinds):
             self._gemma_structure(rule, kinds, place)
             return False
         whole = {**value, "$defs": self._definitions} if self._definitions and isinstance(value, dict) else value
         self._grammars.append({**compiled(whole), "name": f"{rule}_json"})
-        self._rules.append(f"{rule}: @{rule}_json {self._closing()}\n")
+        self._rules.append(f"{rule}: @{rule}_json {self._closing(name)}\n")
         return is_text
 
-    def _closing(self) -> str:
-        return self._marks.lark(self._tags[1]) if self._tags is not None else ""
+    def _closing(self, name: str) -> str:
+        return self._marks.lark(self._tags[1].replace("{key}", name)) if self._tags is not None else ""
 
-    def _text_value(self, rule: str) -> None:
+    def _text_value(self, rule: str, name: str = "") -> None:
         """Add the rule of any text up to the closing tag."""
         assert self._tags is not None  # noqa: S101
-        self._rules.append(self._marks.text_until(rule, self._tags[1]))
+        self._rules.append(self._marks.text_until(rule, self._tags[1].replace("{key}", name)))
+
+    def _elements(self, rule: str, kinds: list[Schema], place: str, name: str) -> None:
+        """Add the rule of an object or a list as elements: by its schema if that is plain, otherwise any elements."""
+        assert self._tags is not None  # noqa: S101
+        parts: list[str] = []
+        for at, kind in enumerate(kinds):
+            prefix = f"{rule}_{at}"
+            properties, required = kind.get("properties", {}), set(kind.get("required", ()))
+            named = bool(properties) and all(_NAMES["tags"].fullmatch(each) for each in properties)
+            if kind.get("type") == "object" and named and not (kind.keys() - _SHAPE or required - {*properties}):
+                parts.append(self._sequence(f"{prefix}x", properties, required, place))
+            elif kind.get("type") == "array" and kind.keys() <= _LIST and "items" in kind:
+                self._value(f"{prefix}item", kind["items"], f"{place}.items", "item")
+                item = self._argument("item", f"{prefix}item", text=False)
+                most = "" if kind.get("maxItems") is None else int(kind["maxItems"])
+                parts.append(f"({item}){{{int(kind.get('minItems', 0))},{most}}}")
+            else:
+                self._relaxed.append(place)
+                if _types(kind) & {"object", "array"}:
+                    parts.append(f"{self._any_element()}*")
+                if _types(kind) - {"object", "array"}:
+                    self._grammars.append({**compiled({"type": ["number", "boolean"]}), "name": f"{prefix}_json"})
+                    parts.append(f"@{prefix}_json")
+        self._rules.append(f"{rule}: ({' | '.join(parts)}) {self._closing(name)}\n")
+
+    def _any_element(self) -> str:
+        """Return the rule of an element with any name, text and elements, which is added once."""
+        assert self._tags is not None  # noqa: S101
+        rule = f"element{self._number}"
+        if not any(each.startswith(f"{rule}:") for each in self._rules):
+            before, _, behind = self._tags[1].partition("{key}")
+            end = f"{_ANY_NAME['tags']} {self._marks.lark(behind)}"
+            inner = f"({rule}_text {end} | {rule}+ {self._marks.lark(before)} {end})"
+            opening, _, opened = self._tags[0].partition("{key}")
+            self._rules.append(
+                f"{rule}: {self._marks.lark(opening)} {_ANY_NAME['tags']} {self._marks.lark(opened)} {inner}\n"
+            )
+            self._rules.append(self._marks.text_until(f"{rule}_text", before))
+        return rule
 
     def _literal(self, member: object) -> str:
         """Return one of the values that a schema lists."""

@@ -46,7 +46,7 @@ def converted(text: str, schema: Schema, root: Schema) -> str:
 
     `root` is the schema in which references are resolved.
     """
-    words = not _Fit("string", '""', root, exact=False).of(schema)
+    words = not allows("string", '""', schema, root)
     readings = list(_readings(text, words=words))
     # A value that is not in the enum is still better as one of its types than as text.
     for exact in (True, False):
@@ -54,6 +54,16 @@ def converted(text: str, schema: Schema, root: Schema) -> str:
             if _Fit(kind, value, root, exact=exact).of(schema):
                 return value
     return json_text(text)
+
+
+def allows(kind: str, value: str, schema: Schema, root: Schema) -> bool:
+    """Return True if the schema allows values of this type; `value` is one of them, in JSON."""
+    return _Fit(kind, value, root, exact=False).of(schema)
+
+
+def text_value(text: str, schema: Schema, root: Schema) -> str:
+    """Return text that a model marked as such as JSON: a string unless the schema allows none, as converted then."""
+    return json_text(text) if allows("string", '""', schema, root) else converted(text, schema, root)
 
 
 def property_schema(name: str, schema: Schema, root: Schema, seen: set[int] | None = None) -> Schema:

@@ -53,6 +53,15 @@ class NineCharacters(CallIds):
 
 
 @dataclass(frozen=True)
+class TenCharacters(CallIds):
+    """Solar's ids, which are ten lowercase letters and digits; it accepts any other."""
+
+    def new(self, name: str, taken: Collection[str]) -> str:
+        """Return ten random letters and digits."""
+        return secrets.token_hex(5)
+
+
+@dataclass(frozen=True)
 class NameAndNumber(CallIds):
     """Kimi's ids, which are the only place where its prompts contain the name of a called function."""
 

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from localapi.worker.llm.output.call_ids import ANY, CallIds, NameAndNumber, NineCharacters
+from localapi.worker.llm.output.call_ids import ANY, CallIds, NameAndNumber, NineCharacters, TenCharacters
+from localapi.worker.llm.output.channels import FUNCTIONARY, HARMONY, SOLAR, Channels
 
 GENERIC: Final = "generic"
 """The format that a system message explains to a model whose template has no tools."""
@@ -53,6 +54,8 @@ class Spelling:
     """Pattern of an id."""
     argument: tuple[str, str] | None = None
     """Text around the value of an argument, with `{key}`. None if the arguments are one value."""
+    nested: bool = False
+    """True if an object's members and a list's items, named `item`, are written as arguments are."""
     arguments: Literal["json", "python", "gemma"] = "json"
     """The syntax of arguments that are one value."""
 
@@ -73,8 +76,8 @@ class CallFormat:
     """True if a call is an object with its name as the only key."""
     opens: str = ""
     """Characters that start a call if they start the response, without any mark."""
-    channels: bool = False
-    """True if calls are messages of harmony's channels (`harmony`)."""
+    channels: Channels | None = None
+    """The messages that an answer is made of."""
     ids: CallIds = ANY
     """Ids of calls that the template requires."""
     ends_turn: tuple[str, ...] = ()
@@ -94,6 +97,8 @@ class CallFormat:
     """Only argument that mlx-lm's parser returns for text that is not a call."""
     is_python: bool = False
     """True if calls are a list of Python calls."""
+    element_mark: str = ""
+    """The mark before every tag if arguments are nested elements."""
 
 
 def _named(tag: str, group: str) -> re.Pattern[str]:
@@ -115,6 +120,9 @@ def _keyed(prefix: str, *, unread: str = "") -> CallFormat:
     return CallFormat(tags=tags, inner_marks=(key, key_end, value, value_end), unread=unread)
 
 
+_M3: Final = "]<]minimax[>["
+"""MiniMax M3's mark before every tag."""
+_GIGACHAT3: Final = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
 _JSON: Final = '{"name": "{name}", "arguments": '
 _DSML: Final = Tags(
     call=_named("｜DSML｜invoke", "name"),
@@ -152,6 +160,26 @@ def _dsml(section: str) -> CallFormat:
             start=f"{start}\n",
             end=end,
             argument=('<｜DSML｜parameter name="{key}" string="{text}">', "</｜DSML｜parameter>\n"),
+        ),
+    )
+
+
+def _invoked(start: str, end: str) -> CallFormat:
+    """Return the format of `<invoke name="f">` and `<parameter name="a">` between two marks."""
+    return CallFormat(
+        marks=(start, end),
+        tags=Tags(
+            call=_named("invoke", "name"),
+            call_end="</invoke>",
+            argument=_named("parameter", "key"),
+            argument_end="</parameter>",
+        ),
+        spelling=Spelling(
+            head='<invoke name="{name}">\n',
+            tail="</invoke>\n",
+            start=f"{start}\n",
+            end=end,
+            argument=('<parameter name="{key}">', "</parameter>\n"),
         ),
     )
 
@@ -194,21 +222,8 @@ FORMATS: Final = {
             argument=("<parameter={key}>", "</parameter>\n"),
         ),
     ),
-    "minimax_m2": CallFormat(
-        tags=Tags(
-            call=_named("invoke", "name"),
-            call_end="</invoke>",
-            argument=_named("parameter", "key"),
-            argument_end="</parameter>",
-        ),
-        bare=("<invoke name=", "</invoke>"),
-        spelling=Spelling(
-            head='<invoke name="{name}">\n',
-            tail="</invoke>\n",
-            start="<minimax:tool_call>\n",
-            end="</minimax:tool_call>",
-            argument=('<parameter name="{key}">', "</parameter>\n"),
-        ),
+    "minimax_m2": replace(
+        _invoked("<minimax:tool_call>", "</minimax:tool_call>"), marks=None, bare=("<invoke name=", "</invoke>")
     ),
     "muse_spark": CallFormat(
         tags=Tags(
@@ -313,6 +328,55 @@ FORMATS: Final = {
     ),
     "mistral_args": _mistral(Spelling(head="[TOOL_CALLS]{name}[ARGS]")),
     "mistral_call_id": _mistral(Spelling(head="[TOOL_CALLS]{name}[CALL_ID]{id}[ARGS]", call_id="[a-zA-Z0-9]{9}")),
+    "minimax_m3": CallFormat(
+        marks=(f"{_M3}<tool_call>", f"{_M3}</tool_call>"),
+        element_mark=_M3,
+        inner_marks=(_M3,),
+        border=re.compile(rf"(?<={re.escape(_M3)}</invoke>)\s*(?={re.escape(_M3)}<invoke)"),
+        spelling=Spelling(
+            head=f'{_M3}<invoke name="{{name}}">',
+            tail=f"{_M3}</invoke>\n",
+            start=f"{_M3}<tool_call>\n",
+            end=f"{_M3}</tool_call>",
+            argument=(f"{_M3}<{{key}}>", f"{_M3}</{{key}}>"),
+            nested=True,
+        ),
+    ),
+    "solar": CallFormat(
+        marks=("<|tool_calls|>", "<|calls|>"),
+        channels=SOLAR,
+        head=re.compile(
+            r"<\|tool_call:begin\|>(?P<id>[^\s<>]*)<\|tool_call:name\|>(?P<name>[^\s<>]+)<\|tool_call:args\|>\s*"
+        ),
+        tail="<|tool_call:end|>",
+        inner_marks=("<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"),
+        spelling=Spelling(
+            head="<|tool_call:begin|>{id}<|tool_call:name|>{name}<|tool_call:args|>",
+            tail="<|tool_call:end|>",
+            start="<|tool_calls|>",
+            call_id="[a-z0-9]{10}",
+        ),
+        ids=TenCharacters(),
+        ends_turn=("<|calls|>",),
+    ),
+    "functionary": CallFormat(
+        marks=(">>>", ""),
+        channels=FUNCTIONARY,
+        spelling=Spelling(head="{name}\n", between=">>>"),
+        ends_turn=("<|eot_id|>",),
+    ),
+    "function_json": CallFormat(
+        marks=("<function=", "</function>"),
+        head=re.compile(r"(?P<name>[^\s<>]+)>\s*"),
+        spelling=Spelling(head="<function={name}>", tail="</function>"),
+        ends_turn=("<|eot_id|>", "<|eom_id|>"),
+    ),
+    "python_list": CallFormat(
+        marks=("", ""),
+        is_python=True,
+        opens="[",
+        spelling=Spelling(head="{name}(", tail=")", start="[", end="]", between=", ", arguments="python"),
+    ),
     "pythonic": CallFormat(
         is_python=True,
         spelling=Spelling(
@@ -326,7 +390,7 @@ FORMATS: Final = {
     ),
     "harmony": CallFormat(
         marks=("to=functions.", ""),
-        channels=True,
+        channels=HARMONY,
         spelling=Spelling(head="<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>", between=None),
         ends_turn=("<|return|>", "<|call|>"),
     ),
@@ -341,6 +405,45 @@ FORMATS: Final = {
     "phi4": _json_list("<|tool_call|>", "<|/tool_call|>"),
     "nemotron": _json_list("<TOOLCALL>", "</TOOLCALL>"),
     "functools": _json_list("functools", ""),
+    "json_list": replace(_json_list("", ""), opens="[{"),
+    "internlm2": CallFormat(
+        marks=("<|action_start|><|plugin|>", "<|action_end|>"),
+        is_json=True,
+        spelling=Spelling(
+            head='<|action_start|><|plugin|>\n{"name": "{name}", "parameters": ', tail="}<|action_end|>", between="\n"
+        ),
+    ),
+    "granite_20b": CallFormat(
+        marks=("<function_call>", ""),
+        is_json=True,
+        spelling=Spelling(head=f"<function_call> {_JSON}", tail="}"),
+    ),
+    "gigachat3": CallFormat(
+        marks=(_GIGACHAT3, ""),
+        is_json=True,
+        spelling=Spelling(head=f"{_GIGACHAT3}{_JSON}", tail="}", between=None),
+    ),
+    "step3": CallFormat(
+        marks=("<｜tool_calls_begin｜>", "<｜tool_calls_end｜>"),
+        tags=Tags(
+            call=re.compile(
+                r"<｜tool_call_begin｜>\s*function\s*<｜tool_sep｜>\s*" + _named("steptml:invoke", "name").pattern
+            ),
+            call_end="</steptml:invoke><｜tool_call_end｜>",
+            argument=_named("steptml:parameter", "key"),
+            argument_end="</steptml:parameter>",
+            newlines="none",
+        ),
+        inner_marks=("<｜tool_call_begin｜>", "<｜tool_sep｜>", "<｜tool_call_end｜>"),
+        spelling=Spelling(
+            head='<｜tool_call_begin｜>function<｜tool_sep｜><steptml:invoke name="{name}">',
+            tail="</steptml:invoke><｜tool_call_end｜>",
+            start="<｜tool_calls_begin｜>",
+            end="<｜tool_calls_end｜>",
+            argument=('<steptml:parameter name="{key}">', "</steptml:parameter>"),
+        ),
+    ),
+    "dots": _invoked("<dots_function_call>", "</dots_function_call>"),
     "tool_calls": _json_list("<tool_calls>", "</tool_calls>"),
     "gigachat": CallFormat(
         marks=("<|function_call|>", ""),

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Final
 
-from localapi.worker.llm.output.argument_values import converted, item_schema, json_text, property_schema
+from localapi.worker.llm.output.argument_values import converted, item_schema, json_text, property_schema, text_value
 from localapi.worker.llm.output.sections import Calls, behind_space
 
 _CALL: Final = re.compile(r"\s*call:(?P<name>[^\s{}]+?)\s*(?=\{)")
@@ -51,7 +51,7 @@ class _Value:
             return self._array(at + 1, schema)
         if self._text.startswith(self._mark, at):
             string, end = self._string(at)
-            return json_text(string), end
+            return text_value(string, schema, self._root), end
         found = _JSON_STRING.match(self._text, at)
         if found is not None:
             return json.dumps(json.loads(found[0], strict=False)), found.end()

@@ -26,19 +26,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from localapi.worker.llm.output import harmony
 from localapi.worker.llm.output.call_ids import ANY
+from localapi.worker.llm.output.channels import HEADER, MESSAGE, NORMAL, REASONING, TOOL, ChannelCall
+from localapi.worker.llm.output.recognition import channels_of
 from localapi.worker.llm.output.sections import CallArguments, Calls, CallStart, Markers, Section, SectionItem
 from localapi.worker.llm.output.stop_strings import StopStrings
 from localapi.worker.llm.output.thinking import BEHIND_THINKING
 from localapi.worker.llm.output.tool_calls import ToolFormat
 
-NORMAL, REASONING, TOOL = "normal", "reasoning", "tool"
-"""mlx-lm's names of states. The text of any other state (Muse Spark's headers) is dropped."""
 MOST_TEMPLATE_SPACE = 8
 """Maximum characters of whitespace between content and a call that may be the template's. More of it is the model's."""
-HEADER, MESSAGE = "header", "message"
-"""The states of harmony: in the header of a message, and after it."""
 
 
 class Content(msgspec.Struct, frozen=True, tag=True):
@@ -77,11 +74,13 @@ class OutputFormat:
             end = tokenizer.tool_call_end or ""
             self.tool_format = ToolFormat(tokenizer.tool_call_start, end, tokenizer.tool_parser)
         self._initial: str | None = tokenizer.response_initial_state
-        self.channels = bool(self.tool_format and self.tool_format.channels) or self.think_start == harmony.ANALYSIS
-        if self.channels:
+        self.channels = channels_of(tokenizer)
+        if self.channels is not None:
             self._initial = HEADER
             self.think_start = self.think_end = None  # headers mark reasoning
-        edges = _harmony_edges() if self.channels else _edges(tokenizer)
+            edges = {state: dict(targets) for state, targets in self.channels.edges.items()}
+        else:
+            edges = _edges(tokenizer)
         if self.tool_format and self.tool_format.bare_start:
             edges[NORMAL].setdefault(self.tool_format.bare_start, TOOL)
         self._toolless = {}
@@ -97,8 +96,8 @@ class OutputFormat:
     def marks(self) -> set[str]:
         """Strings that must reach `OutputParser.push` even if the tokenizer calls them special."""
         marks = set().union(*(edges.targets for edges in self._edges.values()))
-        if self.channels:
-            marks |= set(harmony.MARKS)
+        if self.channels is not None:
+            marks |= self.channels.marks
         return marks | self.tool_format.marks if self.tool_format else marks
 
     def stream(
@@ -125,7 +124,7 @@ class OutputFormat:
             self,
             calls,
             edges=self._edges if has_calls else self._toolless,
-            state=NORMAL if continues and self.channels else self._initial or state,
+            state=NORMAL if continues and self._initial else self._initial or state,
             stop=stop,
             verbatim=verbatim,
         )
@@ -270,9 +269,10 @@ class OutputParser:
             return
         target = self._edges[state].targets[marker]
         if target == MESSAGE:
-            self._open_message(header)
+            self._open_message(header, marker)
             return
-        if target == HEADER and marker == "<|channel|>":
+        channels = self._format.channels
+        if channels is not None and target == HEADER and marker == channels.opens:
             self._header = marker  # the rest of the header follows
         tool_format = self._format.tool_format
         if target != TOOL:
@@ -285,13 +285,18 @@ class OutputParser:
             self._move(NORMAL)
             self._add_text(marker)
 
-    def _open_message(self, header: str) -> None:
-        """Follow the header of one of harmony's messages."""
-        name = harmony.called(header)
+    def _open_message(self, header: str, marker: str) -> None:
+        """Follow the header of a message, which this marker ends."""
+        channels = self._format.channels
+        assert channels is not None  # noqa: S101  # only they lead here
+        name = channels.called(header)
         if name is not None and name in self._calls.schemas:
-            self._section = harmony.HarmonyCall(name, self._calls)
+            self._section = ChannelCall(name, self._calls, channels.ends)
             return
-        self._move(REASONING if name is None and harmony.is_reasoning(header) else NORMAL)
+        is_reasoning = name is None and channels.reasoning.search(header) is not None
+        self._move(REASONING if is_reasoning else NORMAL)
+        if channels.is_text.fullmatch(header):
+            self._add_text(header + marker)
 
     def _move(self, state: str) -> None:
         self._state = state
@@ -406,13 +411,6 @@ class _VerbatimText(_TrimmedText):
         """Record that a think block is here."""
         self.fresh = True
         self._skipping = len(BEHIND_THINKING)
-
-
-def _harmony_edges() -> dict[str, dict[str, str]]:
-    """Return the edges of harmony's messages. After a message that is not reasoning or content, a header follows."""
-    ends = dict.fromkeys(harmony.ENDS, HEADER)
-    in_header = {mark: HEADER for mark in harmony.ENDS if mark != "<|channel|>"}
-    return {NORMAL: ends, REASONING: ends, HEADER: {harmony.MESSAGE: MESSAGE, **in_header}}
 
 
 def _edges(tokenizer: Any) -> dict[str, dict[str, str]]:

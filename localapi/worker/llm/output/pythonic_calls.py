@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import Any, Final
 
-from localapi.worker.llm.output.argument_values import converted, json_text, property_schema
+from localapi.worker.llm.output.argument_values import converted, json_text, property_schema, text_value
 from localapi.worker.llm.output.sections import Calls, behind_space
 
 _CALL: Final = re.compile(r"\s*(?P<name>[\w.]+)\(\s*")
@@ -47,6 +47,12 @@ def read(text: str, calls: Calls) -> list[tuple[str, str, object]]:
             raise ValueError("neither another call nor the end of the list")
 
 
+def may_begin(text: str, calls: Calls) -> bool:
+    """Return True if a list of calls begins here, or could if the text goes on."""
+    name, parenthesis, _ = text.lstrip().removeprefix("[").lstrip().partition("(")
+    return name in calls.schemas if parenthesis else any(each.startswith(name) for each in calls.schemas)
+
+
 def _arguments(text: str, at: int, schema: Any) -> tuple[str, int]:
     """Return the arguments that begin here, as a JSON object, and the end of their call."""
     members: dict[str, str] = {}
@@ -71,7 +77,7 @@ def _value(text: str, at: int, schema: Any, root: Any) -> tuple[str, int]:
         end = _end_of_text(text, at, first)
         written = text[at:end]
         value = _python(written)
-        return json_text(value if isinstance(value, str) else written[1:-1]), end
+        return text_value(value if isinstance(value, str) else written[1:-1], schema, root), end
     if first and first in "[{(":
         end = _end_of_brackets(text, at)
         return _json(text[at:end]), end

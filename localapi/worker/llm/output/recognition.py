@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
+from localapi.worker.llm.output.channels import HARMONY, SOLAR, Channels
 from localapi.worker.llm.output.formats import FORMATS, CallFormat
 
 AUTO: Final = "auto"
@@ -48,7 +49,17 @@ CALL_SIGNS: Final = (
     Sign("tool_calls", template=("<tool_calls>",)),
     Sign("gigachat", template=("<|function_call|>",)),
     Sign("hunyuan3", template=("<tool_calls{}>", ":opensource")),
-    Sign(NONE, template=("]<]minimax[>[",)),  # MiniMax M3, whose calls look like those of json_tools to mlx-lm
+    Sign("minimax_m3", template=("]<]minimax[>[",)),
+    Sign("solar", template=("<|tool_call:args|>",)),
+    Sign("functionary", template=(">>>${recipient}",)),
+    Sign("function_json", template=("<function=", "}</function>")),
+    Sign("internlm2", template=("<|action_start|>", "<|plugin|>")),
+    Sign("python_list", template=("[func_name1(",)),
+    Sign("granite_20b", template=("<function_call> ",)),
+    Sign("gigachat3", template=("function call", "add_tokens.role_sep")),
+    Sign("json_list", template=('[{"name": "tool_call_name"',)),
+    Sign("step3", template=("steptml:invoke",)),
+    Sign("dots", template=("<dots_function_call>",)),
     Sign("phi4", template=("<|tool_call|>", "<|/tool_call|>")),
     Sign("granite", template=("<|tool_call|>",)),
 )
@@ -56,6 +67,7 @@ CALL_SIGNS: Final = (
 LATE_SIGNS: Final = (
     Sign("pythonic", template=("List of tools: [",), vocabulary=("<|tool_call_start|>",)),
     Sign("llama3", template=('"parameters"', "tools"), vocabulary=("<|python_tag|>",)),
+    Sign("llama3", template=('"parameters"', "tools"), vocabulary=("<|python_start|>",)),  # Llama 4
     Sign("json_tools", template=("<tool_call>", "tools")),
 )
 
@@ -69,10 +81,15 @@ class Thinking:
     around: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     """Strings of a template that shows this format; empty if mlx-lm recognizes it."""
+    channels: Channels | None = None
+    """The messages that the answer is made of, if its reasoning is one."""
 
 
 THINKING: Final = {
-    "harmony": Thinking("<|channel|>analysis<|message|>", "<|end|>", templates=("<|channel|>analysis",)),
+    "harmony": Thinking(
+        "<|channel|>analysis<|message|>", "<|end|>", templates=("<|channel|>analysis",), channels=HARMONY
+    ),
+    "solar": Thinking("<|think|>", "<|end|>", templates=("<|begin|>assistant<|think|>",), channels=SOLAR),
     "magistral": Thinking("[THINK]", "[/THINK]", templates=("[THINK]",)),
     "seed": Thinking("<seed:think>", "</seed:think>", templates=("<seed:think>",)),
     "apertus": Thinking("<|inner_prefix|>", "<|inner_suffix|>", templates=("<|inner_prefix|>",)),
@@ -136,6 +153,17 @@ def template_text(tokenizer: Any) -> str:
     if isinstance(template, dict):
         return "\n".join(map(str, template.values()))
     return str(template or "")
+
+
+def channels_of(tokenizer: Any) -> Channels | None:
+    """Return the messages that this model's answers are made of; None if they are one text."""
+    row = FORMATS.get(format_name(tokenizer.tool_parser))
+    if row is not None and row.channels is not None:
+        return row.channels
+    for thinking in THINKING.values():
+        if thinking.channels is not None and thinking.start == tokenizer.think_start:
+            return thinking.channels
+    return None
 
 
 def format_name(parser: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from localapi.worker.llm.output import harmony
+from localapi.worker.llm.output.recognition import channels_of
 
 BEHIND_THINKING: Final = "\n\n"
 """The whitespace that most templates write between thinking and answer."""
@@ -25,7 +25,7 @@ class ThinkBlock:
     closed: bool = False
     """True if the prompt leaves no room for the block."""
     header: str = ""
-    """The mark before an answer that is not a call."""
+    """The header of an answer that is not a call. With one, no thought needs no mark: `start` may be empty."""
 
 
 def think_block(tokenizer: Any, prompt: Sequence[int], prefill: str = "") -> ThinkBlock | None:
@@ -34,10 +34,12 @@ def think_block(tokenizer: Any, prompt: Sequence[int], prefill: str = "") -> Thi
     `prefill` is the start of the response, with which the prompt ends.
     """
     start, end = tokenizer.think_start, tokenizer.think_end
+    channels = channels_of(tokenizer)
+    if channels is not None:
+        behind = (end or "") + channels.again
+        return ThinkBlock(start=start or "", end=behind, closed=bool(prefill), header=channels.content)
     if start is None:
         return None
-    if start == harmony.ANALYSIS:
-        return ThinkBlock(start=start, end=end + harmony.ASSISTANT, closed=bool(prefill), header=harmony.FINAL)
     if prompt_opens_thinking(tokenizer, prompt, prefill=prefill):
         return ThinkBlock(start=start, end=end, opened=True)
     text = str(tokenizer.decode(list(prompt[-PROMPT_END_TOKENS:])))

@@ -2,9 +2,9 @@
 
 A section is the text between the mark that starts calls and the mark that ends them (see `sections.Section`). Calls
 written as JSON are read while they grow (`JsonSection`). Values that are text between tags wait for the section's end
-and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it too (`ParsedSection`): Gemma's
-and Python's are read here, and mlx-lm's parser of the family reads the others. What is not a call is returned as text.
-This module knows neither MLX nor reasoning.
+and are converted by the tool's schema (`TaggedSection`). Every other syntax waits for it too (`ParsedSection`):
+Gemma's, Python's and nested elements are read here, and mlx-lm's parser of the family reads the others. What is not a
+call is returned as text. This module knows neither MLX nor reasoning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from localapi.worker.llm.output import gemma_calls, pythonic_calls
+from localapi.worker.llm.output import element_calls, gemma_calls, pythonic_calls
 from localapi.worker.llm.output.argument_values import json_text
 from localapi.worker.llm.output.formats import FORMATS, CallFormat
 from localapi.worker.llm.output.json_calls import JsonSection, NamedJsonSection
@@ -48,7 +48,9 @@ class ToolFormat:
     @property
     def marks(self) -> set[str]:
         """Strings that must reach the sections even if the tokenizer calls them special."""
-        return {self.start, self.end, self._format.string_mark, *self._format.inner_marks} - {""}
+        tags = self._format.tags
+        closing = (tags.call_end, tags.argument_end) if tags else ()
+        return {self.start, self.end, self._format.string_mark, *self._format.inner_marks, *closing} - {""}
 
     def section(self, mark: str, calls: Calls, *, abandon: str | None = None) -> Section:
         """Return a section that begins now with this mark.
@@ -65,13 +67,14 @@ class ToolFormat:
             return json_section
         tags = self._format.tags
         parse = partial(self._parsed_section, calls)
-        if mark == self.bare_start:
+        if mark and mark == self.bare_start:
             _, end = self._format.bare
             return (
                 TaggedSection(mark, end, tags, calls, stray_end=self.end) if tags else ParsedSection(mark, end, parse)
             )
         if tags is None:
-            return ParsedSection(self.start, self.end, parse, abandon)
+            goes_on = partial(pythonic_calls.may_begin, calls=calls) if self.opens else None
+            return ParsedSection(self.start, self.end, parse, abandon, goes_on)
         tagged = TaggedSection(self.start, self.end, tags, calls, abandon=abandon, other=parse)
         return tagged if tags.whole_section else JsonOrTags(json_section, tagged)
 
@@ -100,6 +103,8 @@ class ToolFormat:
             return gemma_calls.read(text, self._format.string_mark, calls)
         if self._format.is_python:
             return pythonic_calls.read(text, calls), ""
+        if self._format.element_mark:
+            return element_calls.read(text, self._format.element_mark, calls), ""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know, as in "\\d"
             parsed = self._parser(text, calls.tools)
@@ -155,16 +160,22 @@ class ParsedSection:
     """Parser of a complete section."""
 
     def __init__(
-        self, start: str, end: str, parse: Callable[[str], list[SectionItem]], abandon: str | None = None
+        self,
+        start: str,
+        end: str,
+        parse: Callable[[str], list[SectionItem]],
+        abandon: str | None = None,
+        goes_on: Callable[[str], bool] | None = None,
     ) -> None:
         """Start a section; `parse` returns the items of a text, or nothing if it has no calls.
 
-        `abandon` is as in `ToolFormat.section`.
+        `abandon` is as in `ToolFormat.section`. `goes_on` returns False once it is certain that the text is no call.
         """
         self._start = start
         self._end = end
         self._parse = parse
         self._abandon = abandon
+        self._goes_on = goes_on
         self._ends = Markers([end, abandon or ""])
         self._text = ""
         self._held = ""
@@ -174,6 +185,9 @@ class ParsedSection:
         """Return the section's items if this text ends it."""
         before, marker, behind = self._ends.split(self._held + text)
         self._text += before
+        if self._goes_on is not None and not self._goes_on(self._text):
+            self.rest = (marker or "") + behind
+            return [self._start + self._text]
         if marker is None:
             self._held = behind
             return []

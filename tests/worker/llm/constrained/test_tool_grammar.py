@@ -253,3 +253,13 @@ def test_formats_that_are_not_known_are_named(parser: Any, reason: str) -> None:
     with pytest.raises(GrammarRefused, match=reason):
         grammars.constraint(ToolCalls(TOOLS))
     assert grammars.constraint(JsonObject())
+
+
+def test_the_header_of_content_stands_before_an_answer_and_not_before_a_call(
+    tokenizer: TokenizerWrapper, grammars: GrammarCompiler
+) -> None:
+    think = ThinkBlock(start="", end="", header="all\n")
+
+    assert allows(tokenizer, grammars.constraint(ToolCalls(TOOLS), think=think), f"{ONE}<|im_end|>")
+    assert allows(tokenizer, grammars.constraint(JsonObject(), think=think), "all\n{}<|im_end|>")
+    assert not allows(tokenizer, grammars.constraint(JsonObject(), think=think), "{}")

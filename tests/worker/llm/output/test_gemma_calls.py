@@ -41,6 +41,7 @@ def read(name: str, calls: str, tools: Any = TOOLS) -> Outcome:
         ('text:"a\\nb"', {"text": "a\nb"}),
         ("text:'a\nb', size: 3 ", {"text": "a\nb", "size": 3}),
         ("size:many", {"size": "many"}),
+        ("size:'3',done:'true'", {"size": 3, "done": True}),
         ("", {}),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localapi.worker.llm.output.parser import Content, OutputFormat, Reasoning
+from localapi.worker.llm.output.recognition import _OwnParser
 from localapi.worker.llm.output.sections import CallArguments, CallStart
 
 pytestmark = pytest.mark.everyday
@@ -546,6 +547,30 @@ def test_lists_of_pythons_calls_are_read_as_templates_write_them_and_others_are_
     whole = read(family("pythonic"), f"<|tool_call_start|>{text}<|tool_call_end|>")
     assert whole.parsed == calls
     assert bool(whole.content) == (not calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "content"),
+    [
+        ('[get_weather(city="Paris", days="3")]', PARIS, ""),
+        ("\n[now(), now()]", [("now", {}), ("now", {})], ""),
+        ("[1] says so.", [], "[1] says so."),
+        ("[nowhere(a=1)]", [], "[nowhere(a=1)]"),
+    ],
+)
+def test_a_list_of_calls_without_marks_is_an_answer_of_its_own(text: str, calls: list[Any], content: str) -> None:
+    whole = read(OutputFormat(Marks("", "", _OwnParser("python_list"))), text)
+    assert (whole.parsed, whole.content) == (calls, content)
+
+
+def test_text_that_is_no_list_of_calls_does_not_wait_for_the_end_of_the_answer() -> None:
+    stream = OutputFormat(Marks("", "", _OwnParser("python_list"))).stream(TOOLS)
+    assert stream.push("[1] says so, ") == [Content("[1] says so,")]
+
+
+def test_the_closing_tags_of_calls_are_marks() -> None:
+    form = OutputFormat(Marks("<atem:function_calls>", "</atem:function_calls>", _OwnParser("muse_spark")))
+    assert {"</atem:parameter>", "</atem:invoke>"} <= form.marks
 
 
 def test_of_kimis_calls_the_one_that_is_cut_is_not_lost() -> None:

@@ -1,4 +1,4 @@
-"""gpt-oss's channels: reasoning, content and calls, in every order that models write them."""
+"""Answers made of messages: reasoning, content and calls, in every order that models write them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,33 @@ def test_a_call_that_was_cut_off_is_not_complete() -> None:
     stream.push(CALL[:-3])
     stream.finish(cut=True)
     assert (stream.complete_calls, stream.calls_end_answer, stream.broken_call) == (0, False, True)
+
+
+FUNCTIONARY = OutputFormat(Marks(">>>", "", _OwnParser("functionary")))
+SOLAR = OutputFormat(Marks("<|tool_calls|>", "<|calls|>", _OwnParser("solar"), "<|think|>", "<|end|>"))
+SOLAR_CALL = '<|tool_call:begin|>{}<|tool_call:name|>now<|tool_call:args|>{{"a": "<|x"}}<|tool_call:end|>'
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "reasoning", "content", "calls"),
+    [
+        (FUNCTIONARY, "all\nYes.", "", "Yes.", []),
+        (FUNCTIONARY, 'now\n{"a": "x"}', "", "", [("now", {"a": "x"})]),
+        (FUNCTIONARY, 'all\nFirst.>>>now\n{"a": "x"}>>>now\n{}', "", "First.", [("now", {"a": "x"}), ("now", {})]),
+        (FUNCTIONARY, "all\nIn Python:\n>>> print(1)\n1", "", "In Python:\n>>> print(1)\n1", []),
+        (FUNCTIONARY, "unknown\n{}", "", "unknown\n{}", []),
+        (FUNCTIONARY, "no header", "", "no header", []),
+        (SOLAR, "<|content|>Yes.<|end|>", "", "Yes.", []),
+        (SOLAR, "<|think|>Hm.<|end|><|begin|>assistant<|content|>Yes.<|end|>", "Hm.", "Yes.", []),
+        (SOLAR, f"<|think|>Hm.<|end|><|begin|>assistant<|tool_calls|>{SOLAR_CALL.format('abc')}"
+         f"{SOLAR_CALL.format('def')}<|calls|>", "Hm.", "", [("now", {"a": "<|x"})] * 2),
+        (SOLAR, "no message at all", "", "no message at all", []),
+    ],
+)  # fmt: skip
+def test_messages_of_other_families_are_told_apart(
+    form: OutputFormat, text: str, reasoning: str, content: str, calls: list[object]
+) -> None:
+    whole = outcome(form.stream(TOOLS), [text])
+
+    assert outcome(form.stream(TOOLS), text).comparable == whole.comparable
+    assert (whole.reasoning, whole.content, whole.parsed) == (reasoning, content, calls)
