@@ -209,9 +209,11 @@ def mlx_audio_server(folder: Path, model: Path) -> Iterator[Hear]:
                 first = next(time.perf_counter() for line in reply.iter_lines() if json.loads(line).get("text"))
             return Took(first - started, seconds, cpu, text)
 
-        yield hear
-        for each in processes[::-1]:
-            each.terminate()
+        try:
+            yield hear
+        finally:
+            for each in processes[::-1]:
+                each.kill()  # asked to end, it waits for requests that it does not answer
 
 
 PEERS = {
