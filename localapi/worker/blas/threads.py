@@ -107,16 +107,20 @@ class Threads:
 def running_elsewhere(stat: Path = Path("/proc/stat")) -> int | None:
     """Return how many threads of the whole machine run now, apart from the caller; None if unknown.
 
-    It is the median of a few samples within some milliseconds. In a container, other containers count too.
+    It is the median of a few samples within some milliseconds. If a sample shows none, no more are taken: a program
+    that keeps a core busy is in all of them. In a container, other containers count too.
     """
-    samples = []
-    for _ in range(SAMPLES):
-        time.sleep(SAMPLE_SECONDS)
+    samples = list[int]()
+    while len(samples) < SAMPLES:
+        if samples:
+            time.sleep(SAMPLE_SECONDS)
         running = re.search(r"^procs_running (\d+)$", _read(stat), re.MULTILINE)
         if running is None:
             return None
-        samples.append(int(running[1]))
-    return max(0, int(statistics.median(samples)) - 1)
+        samples.append(int(running[1]) - 1)
+        if samples[-1] <= 0:
+            return 0
+    return int(statistics.median(samples))
 
 
 def busy_seconds(cores: Iterable[int], stat: Path = Path("/proc/stat")) -> float:

@@ -81,6 +81,24 @@ def test_threads_that_run_now_are_counted_without_the_caller(tmp_path: Path) -> 
     assert running_elsewhere(tmp_path / "none") is None
 
 
+def test_a_request_does_not_wait_for_more_samples_once_nothing_else_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("procs_running 2\n")
+    pauses = list[float]()
+
+    def server_falls_asleep(seconds: float) -> None:
+        pauses.append(seconds)
+        stat.write_text("procs_running 1\n")
+
+    monkeypatch.setattr("time.sleep", server_falls_asleep)
+    assert running_elsewhere(stat) == 0
+    assert len(pauses) == 1
+    assert running_elsewhere(stat) == 0
+    assert len(pauses) == 1
+
+
 def test_the_library_begins_with_one_thread() -> None:
     told: list[int] = []
     Threads(8, told.append)
