@@ -80,13 +80,15 @@ class Batch:
         self._reporting: set[int] = set()
         """Rows that report log probabilities."""
         self._leaving: list[int] = []
+        self._ended: list[tuple[int, list[int], list[Any]]] = []
+        """The uids, tokens and caches of rows that have ended, which may serve the next turn."""
         self._seconds_per_token = 0.0
         """Prefill speed, measured while other rows decode."""
         self._generator = self._new_generator()
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows or self._leaving)
+        return bool(self._rows or self._leaving or self._ended)
 
     @property
     def room(self) -> int:
@@ -141,6 +143,7 @@ class Batch:
         self._step(chunk, [])
 
     def _step(self, chunk: int, events: list[Event]) -> None:
+        self._keep_ended()
         if self._leaving:
             self._remove()
         if self._rows:
@@ -148,6 +151,7 @@ class Batch:
 
     def insert(self, row: Row) -> None:
         """Start with the longest cached prefix of the prompt; pause where its cache is worth storing."""
+        self._keep_ended()
         hit = self.prefixes.fetch(row.prompt)
         start = hit.length if hit else 0
         row.totals.cached_tokens = max(row.totals.cached_tokens, start)
@@ -173,6 +177,12 @@ class Batch:
         self._computed[uid] = start
         if row.top_logprobs is not None:
             self._reporting.add(uid)
+
+    def _keep_ended(self) -> None:
+        """Store what ended rows computed, now that their last events are sent: MLX first completes another token."""
+        ended, self._ended = self._ended, []
+        for uid, tokens, caches in ended:
+            self._keep(uid, tokens, caches)
 
     def _remove(self) -> None:
         """Remove rows that have left."""
@@ -238,7 +248,7 @@ class Batch:
         """Add one token to its row, and end the row if it is the last."""
         uid, reason = response.uid, response.finish_reason
         if reason is not None:  # stored in any case: processes that only know the row's tokens store the same
-            self._keep(uid, response.all_tokens, response.prompt_cache)
+            self._ended.append((uid, response.all_tokens, response.prompt_cache))
         row = self._rows.get(uid)
         if row is None:  # another response to the same request failed in this step
             return
@@ -277,6 +287,7 @@ class Batch:
         self._decoding.clear()
         self._reporting.clear()
         self._leaving.clear()
+        self._ended.clear()
         # Before the new one, because each sets MLX's wired limit and restores it.
         self._generator.close()  # type: ignore[no-untyped-call]
         self._generator = self._new_generator()

@@ -70,6 +70,7 @@ def _leaves_nothing_behind(tiny: mlx_lm.MlxLm, endless: mlx_lm.MlxLm) -> Any:
         assert not engine._batch._rows
         assert not engine._batch._decoding
         assert not engine._batch._leaving
+        assert not engine._batch._ended
         assert not engine._batch._reporting
 
 
@@ -362,6 +363,18 @@ def test_a_prompt_that_is_an_earlier_prompt_with_its_whole_answer_is_answered_as
         finished = end(events)
         assert isinstance(finished, Finished)
         assert finished.cached_tokens == len(prompt) - 1
+
+
+def test_an_answer_is_stored_after_its_last_event_and_before_the_next_request(tiny_model: Path) -> None:
+    engine = load(tiny_model)
+    prompt = f"<|im_start|>user\n{FRANCE[0]}<|im_end|>\n<|im_start|>assistant\n"
+    engine.take(Complete(id=1, prompt=prompt, sampling=GREEDY, max_tokens=6))
+    first = step_until(engine, lambda events: any(isinstance(event, Finished) for event in events))
+    assert len(engine._batch.prefixes) == 0
+    finished = end(run(engine, Complete(id=2, prompt=prompt + text(first), sampling=GREEDY, max_tokens=6))[2])
+    assert isinstance(finished, Finished)
+    assert finished.cached_tokens == finished.prompt_tokens - 1
+    assert not engine.busy
 
 
 def test_nothing_of_a_request_stays_when_it_has_ended(tiny: mlx_lm.MlxLm, monkeypatch: pytest.MonkeyPatch) -> None:
