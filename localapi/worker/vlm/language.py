@@ -42,6 +42,7 @@ class Language:
         if self._shifts:
             self.forget()
             further["rope_deltas"] = mx.array(list(shifts) or [0] * tokens.shape[0])[:, None]
+            self._language._rope_deltas = further["rope_deltas"]  # where GLM-4V looks whether there are some
         return self._language(tokens, cache=cache, **further).logits
 
     def forget(self) -> None:
@@ -56,6 +57,11 @@ class Language:
             return {}
         positions, deltas = find(mx.array([prompt]), sight.others.get("image_grid_thw"))
         return {"position_ids": positions, "rope_deltas": deltas}
+
+    def remembered(self) -> dict[str, Any]:
+        """Return the same as some architectures remember it while they embed a prompt, which others' steps change."""
+        found = {name: getattr(self._language, f"_{name}", None) for name in ("position_ids", "rope_deltas")}
+        return {name: value for name, value in found.items() if value is not None}
 
     def shift(self, inputs: dict[str, Any]) -> int:
         """Return the shift of a row after its prompt. `inputs`: what the prompt was computed with."""
@@ -108,7 +114,7 @@ class MediaPrompt:
             inputs = self._language.positions(self._prompt, sight)
         else:
             found = model.get_input_embeddings(sight.input_ids, sight.pixel_values, mask=sight.mask, **sight.others)
-            inputs = dict(sight.others)
+            inputs = {**self._language.remembered(), **sight.others}
         of_embedding = {name: value for name, value in found.to_dict().items() if value is not None}
         self._embedded = of_embedding.pop("inputs_embeds")
         self._inputs = {**of_embedding, **inputs} if self.done else {**inputs, **of_embedding}
@@ -142,11 +148,14 @@ class MediaPrompt:
     def _compute(self, tokens: int, caches: list[Any] | None = None, **options: Any) -> Any:
         start = self.done
         embedded, self._embedded = self._embedded[:, :tokens], self._embedded[:, tokens:]
+        inputs = {"logits_to_keep": 1, **options, **self._inputs}
+        if (positions := inputs.get("position_ids")) is not None:
+            inputs["position_ids"] = positions[..., start : start + tokens]
         outputs = self._language.whole.language_model(
             mx.array([self._prompt[start : start + tokens]]),
             inputs_embeds=embedded,
             cache=self.caches if caches is None else caches,
-            **{"logits_to_keep": 1, **options, **self._inputs},
+            **inputs,
         )
         self.done += tokens
         return outputs.logits

@@ -30,7 +30,7 @@ from localapi.worker.vlm.senses import Senses, SensingReader
 from localapi.worker.vlm.trial import tried
 
 PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "model*.safetensors"]
-LONE_NOTE = "mlx-vlm answers requests one after the other, and only the last conversation is cached."
+LONE_NOTE = "mlx-vlm answers requests one after the other, and no prompts are cached."
 
 
 def load(options: dict[str, Any], host: Host) -> MlxVlm:
@@ -97,7 +97,6 @@ class MlxVlm(Answerer):
         else:
             batch = LoneAnswers(
                 model,
-                findings=findings,
                 stop_tokens=text.stop_tokens,
                 max_rows=max_rows,
                 token_bytes=text.detokenizer.token_bytes,

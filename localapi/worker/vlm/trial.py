@@ -32,10 +32,8 @@ class Findings:
 
     together: bool = False
     """Rows are decoded together as alone."""
-    continues_text: bool = False
-    """A text can be computed in two parts."""
     continues_media: bool = False
-    """So can a prompt with media, if the second part is text."""
+    """A prompt with media can be computed in two parts, if the second part is text."""
 
 
 def tried(model: Any, probes: Sequence[tuple[Prompt, Prompt]]) -> Findings:
@@ -50,7 +48,7 @@ def tried(model: Any, probes: Sequence[tuple[Prompt, Prompt]]) -> Findings:
     allowed = LEAST_DIFFERENCE + 4 * rounding
     together = _decodes_together(language, [*texts, *(prompt for pair in probes for prompt in pair)], allowed)
     media = bool(probes) and all(_goes_on(language, before, prompt, allowed) for before, prompt in probes)
-    return Findings(together, continues_text=True, continues_media=media)
+    return Findings(together, continues_media=media)
 
 
 def _texts() -> list[Prompt]:
@@ -126,8 +124,10 @@ def _said_together(language: Language, prompts: Sequence[Prompt], width: int) ->
         else:
             media = MediaPrompt(language, prompt.tokens, prompt.sight, language.make_cache())
             media.look()
+            _say_something_else(language)
             if media.left:
                 media.advance(media.left)
+                _say_something_else(language)
             logits = media.last_step(None, media.caches)
             rows.append(media.caches)
             shifts.append(media.shift)
@@ -138,6 +138,11 @@ def _said_together(language: Language, prompts: Sequence[Prompt], width: int) ->
         tokens = mx.array([[_next(prompt)] * width for prompt in prompts])
         steps.append(language(tokens, batch, shifts))
     return list(_logprobs(mx.concatenate(steps, axis=1)))
+
+
+def _say_something_else(language: Language) -> None:
+    """Compute a token of another row, as may happen between the parts of a prompt."""
+    mx.eval(language(mx.array([[3]]), language.make_cache()))
 
 
 def _text_caches(language: Language, prompt: Prompt) -> list[Any]:

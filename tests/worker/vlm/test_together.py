@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +21,24 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(INSTALL_SECONDS)]
 TONE = (np.sin(np.arange(16_000) / 9) * 12_000).astype(np.int16).tobytes()
 
 
-@pytest.mark.parametrize("sense", ["vision", "hearing"])
-def test_answers_at_once_are_those_given_alone(
+@pytest.mark.parametrize("sense", ["vision", "positions", "hearing"])
+def test_answers_at_once_are_those_given_alone_and_those_of_mlx_vlm_itself(
     environment: Environment, tiny_model: Callable[[str], Path], tmp_path: Path, sense: str
 ) -> None:
     recording = tmp_path / "tone.wav"
     recording.write_bytes(encoded(TONE, WAV, 16_000))
-    command = [environment.interpreter, Path(__file__).with_name("together.py"), ROOT, tiny_model(sense)]
     heard = [recording] if sense == "hearing" else []
-    done = subprocess.run([*command, *heard], check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["batched"]
+    model = tiny_model(sense)
+
+    def answers(how: str) -> Any:
+        command = [environment.interpreter, Path(__file__).with_name("together.py"), ROOT, model, how, *heard]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    found, lone = answers("batch"), answers("lone")
+    assert (found["batched"], lone["batched"]) == (True, False)
     assert found["most"] >= 3
     assert found["together"] == found["alone"]
     assert len({json.dumps(said) for said in found["alone"]}) == len(found["alone"])
+    assert lone["together"] == lone["alone"] == found["alone"]

@@ -1,6 +1,6 @@
 """Make a tiny model that sees, or that hears, too, with random weights and the demo model's words.
 
-Runs in mlx-vlm's environment: `python tiny_models.py vision|hearing DEMO FOLDER`
+Runs in mlx-vlm's environment: `python tiny_models.py vision|positions|hearing DEMO FOLDER`
 """
 
 # ruff: noqa: PLC0415  # the packages are those of the environment
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+PATCHES = {
+    "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
+    "min_pixels": 784, "max_pixels": 50176, "do_resize": True, "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
 HEARING = {
     "boi_token": "<|image>", "image_token": "<|image|>", "eoi_token": "<image|>", "boa_token": "<|audio>",
     "audio_token": "<|audio|>", "eoa_token": "<audio|>", "video_token": "<|video|>",
@@ -55,16 +60,42 @@ def vision(words: Tokenizer, folder: Path) -> Made:
             "in_channels": 3,
         },
     }  # fmt: skip
-    processor = {
-        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor", "patch_size": 14,
-        "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 784, "max_pixels": 50176, "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-    }  # fmt: skip
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PATCHES, "processor_class": "Qwen2VLProcessor"}))
     described = ModelConfig.from_dict(dict(config))
     described.text_config = TextConfig.from_dict(dict(config))
     described.vision_config = VisionConfig.from_dict(dict(config["vision_config"]))
     settings = {"chat_template": TOOLS + MESSAGES.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")}
+    return settings, config, Model(described)
+
+
+def positions(words: Tokenizer, folder: Path) -> Made:
+    """Make a GLM-4V, which keeps the positions of a prompt to itself."""
+    from mlx_vlm.models.glm4v import Model, ModelConfig, TextConfig, VisionConfig
+
+    marks = ["<|begin_of_image|>", "<|end_of_image|>", "<|image|>", "<|video|>"]
+    words.add_special_tokens(marks)
+    start, end, image, video = map(words.token_to_id, marks)
+    text = {
+        "model_type": "glm4v_text", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": words.get_vocab_size(), "pad_token_id": 0,
+        "max_position_embeddings": 2048, "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+        "eos_token_id": [1],
+    }  # fmt: skip
+    sight = {
+        "model_type": "glm4v", "depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+        "patch_size": 14, "out_hidden_size": 64, "image_size": 56,
+    }  # fmt: skip
+    config = {
+        "model_type": "glm4v", "architectures": ["Glm4vForConditionalGeneration"], "text_config": text,
+        "vision_config": sight, "vocab_size": words.get_vocab_size(), "image_token_id": image,
+        "image_token_index": image, "video_token_id": video, "video_token_index": video, "vision_start_token_id": start,
+        "vision_end_token_id": end, "eos_token_id": [1], "hidden_size": 64,
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PATCHES, "processor_class": "Glm46VProcessor"}))
+    described = ModelConfig.from_dict(dict(config))
+    described.text_config = TextConfig.from_dict(dict(text))
+    described.vision_config = VisionConfig.from_dict(dict(sight))
+    settings = {"chat_template": MESSAGES.replace("IMAGE", "<|begin_of_image|><|image|><|end_of_image|>")}
     return settings, config, Model(described)
 
 
@@ -119,7 +150,7 @@ def main(sense: str, demo: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words = Tokenizer.from_file(str(demo / "tokenizer.json"))
     mx.random.seed(7)
-    settings, config, model = {"vision": vision, "hearing": hearing}[sense](words, folder)
+    settings, config, model = {"vision": vision, "positions": positions, "hearing": hearing}[sense](words, folder)
     words.save(str(folder / "tokenizer.json"))
     settings = {**json.loads((demo / "tokenizer_config.json").read_text()), **settings}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -1,6 +1,6 @@
 """Answer requests alone and all at once with a model of mlx-vlm, and print both as JSON. Runs in its environment.
 
-`python together.py ROOT FOLDER [RECORDING]`
+`python together.py ROOT FOLDER batch|lone [RECORDING]`; with `lone`, as if the model had failed its trial.
 """
 
 # ruff: noqa: PLC0415  # the packages are those of the environment, and of the repository
@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 
-def main(root: str, folder: str, *recordings: str) -> None:
+def main(root: str, folder: str, how: str, *recordings: str) -> None:
     sys.path.insert(0, root)
     from PIL import Image
 
     from localapi.worker.model import Host
     from localapi.worker.protocol import AudioPart, Chat, ImagePart, JsonSchema, Message, Sampling, TextPart
-    from localapi.worker.vlm.mlx_vlm import load
+    from localapi.worker.vlm import mlx_vlm
+    from localapi.worker.vlm.trial import Findings
+
+    tried = mlx_vlm.tried
+    mlx_vlm.tried = {"batch": tried, "lone": lambda *_: Findings()}[how]
 
     def picture(width: int, height: int, color: tuple[int, int, int]) -> ImagePart:
         file = io.BytesIO()
@@ -52,7 +56,7 @@ def main(root: str, folder: str, *recordings: str) -> None:
     read = threading.Event()
     host = Host(report=lambda _: None, wake=read.set)
     options = {"path": folder, "prefix_cache_mb": 0, "reasoning_format": "none"}
-    engine = load(options, host)
+    engine = mlx_vlm.load(options, host)
 
     def answers(asked: Sequence[Chat]) -> tuple[list[Any], int]:
         """Return the answers, and the most requests that had text in one step."""
