@@ -132,7 +132,7 @@ def test_requests_that_come_back_are_an_error(here: Server, there: Server) -> No
     until(lambda: "studio/circle" in ids(here))
     reply = here.request("POST", "/v1/chat/completions", {"model": "circle", "messages": HI})
     assert reply.status == 503
-    assert "come back" in reply.json()["error"]["message"]
+    assert "returned to this server" in reply.json()["error"]["message"]
     assert not [name for name in ids(here) if "laptop" in name]  # what a peer has from peers is not passed on
     save(there.folder / "models.yaml", json.dumps(THERE))
     save_here(here, manifest(there))

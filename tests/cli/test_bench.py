@@ -78,7 +78,7 @@ def test_ctrl_c_shows_what_was_measured_and_frees_the_model(server: Server, tmp_
         opened.wait_for(r"1 concurrent.* [1-9]\d*/1500")
         opened.type(CTRL_C)
         assert opened.end() == 130
-        assert "interrupted by Ctrl-C" in opened.text
+        assert "interrupted" in opened.text
         assert "tokens/s by streams" in opened.text
     while server.model("endless")["leases"]:
         pass  # the time limit of the test is the bound

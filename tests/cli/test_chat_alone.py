@@ -84,7 +84,7 @@ def test_options_reach_the_model(server: Server) -> None:
             "The model 'nobody' does not exist. The manifest has these models: demo, echo, eye, tone.",
         ),
         (("tone", "hi"), 1, "tone is a speech model; chat models are: demo, echo"),
-        (("echo",), 2, "there is no question"),
+        (("echo",), 2, "no question"),
         (("echo", "hi", "--port", "1"), 1, "http://127.0.0.1:1"),
     ],
 )

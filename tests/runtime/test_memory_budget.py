@@ -77,7 +77,7 @@ def test_a_busy_model_is_not_ended_and_the_load_waits_its_turn_in_sight(tmp_path
         with talking(server, "busy") as stream, asking(server, ask("a", stream=True)) as replies:
             until(lambda: server.status()["memory"]["waiting"] == ["a"])
             # After a while the busy model takes no new requests, and still answers the one that it has.
-            server.wait_for(r"busy: takes no new requests")
+            server.wait_for(r"busy: accepts no new requests")
             assert server.model("busy")["leases"] == 1
             stream.close()
         assert replies[0].status == 200
@@ -212,7 +212,7 @@ def test_pinned_models_that_no_longer_fit_stay_and_that_is_told(tmp_path: Path) 
         server.reload()
         [warning] = server.status()["warnings"]
         assert re.match(r"pinned models exceed memory_budget \(50 MB\): a \d+ MB\.", warning)
-        assert server.wait_for("warning: pinned models take more")
+        assert server.wait_for("warning: pinned models exceed")
         assert loaded(server) == {"a"}
 
 

@@ -14,7 +14,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from localapi.worker.llm import mlx_lm
 from localapi.worker.llm.prefix_cache.disk_store import fingerprint
 from localapi.worker.model import CannotLoad, Host
-from localapi.worker.protocol import Chat, Delta, Event, Finished, Message, Sampling
+from localapi.worker.protocol import Chat, Delta, Finished, Message, Sampling
+from tests.worker.llm.running import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,20 +47,11 @@ def load(path: Path, **options: Any) -> mlx_lm.MlxLm:
 
 def answers(engine: mlx_lm.MlxLm, requests: int) -> list[str]:
     """Return the answers to so many equal requests at the same time."""
-    for i in range(requests):
-        engine.take(
-            Chat(
-                id=i,
-                messages=[Message("user", QUESTION)],
-                sampling=Sampling(temperature=0),
-                max_tokens=12,
-            )
-        )
-    events: list[Event] = []
-    while engine.busy:
-        events += engine.step()
-    assert sum(isinstance(event, Finished) for event in events) == requests
-    return ["".join(e.text for e in events if isinstance(e, Delta) and e.id == i) for i in range(requests)]
+    greedy = Sampling(temperature=0)
+    asked = [Chat(id=i, messages=[Message("user", QUESTION)], sampling=greedy, max_tokens=12) for i in range(requests)]
+    events = run(engine, *asked)
+    assert all(isinstance(each[-1], Finished) for each in events.values())
+    return ["".join(event.text for event in each if isinstance(event, Delta)) for each in events.values()]
 
 
 def test_an_adapter_changes_the_answers_which_are_still_given_together(tiny_model: Path, adapter: Path) -> None:

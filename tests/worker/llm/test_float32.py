@@ -101,7 +101,7 @@ def test_weights_stay_where_float32_is_not_faster(make: Any, gain: Gain, monkeyp
     widened = widen(made, asked=False, blas="any")
 
     assert not widened.done
-    assert "stay" in widened.says
+    assert "as stored" in widened.says
     assert dtypes(made) == before
 
 

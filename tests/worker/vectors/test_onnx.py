@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from localapi.worker.model import CannotLoad, Host
-from localapi.worker.protocol import Embed, Embedded, Failed, Ranked, Rerank
+from localapi.worker.protocol import Embed, Embedded, Event, Failed, Ranked, Rerank
 from localapi.worker.vectors import onnx
 from localapi.worker.vectors.batches import VectorModel
 from tests.made_once import folder_of_the_run
@@ -24,19 +25,25 @@ from tests.packages import packages
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "sits", "on", "the", "mat", "dog", "."]
 HIDDEN, HEADS, LAYERS, POSITIONS = 16, 4, 2, 24
-HOST = Host(lambda _: None, lambda: None)
+WOKEN = threading.Semaphore(0)
+HOST = Host(lambda _: None, WOKEN.release)
 
 
 def model_of(folder: Path, **options: Any) -> VectorModel:
     return onnx.load({"path": str(folder), **options}, HOST)
 
 
+def result(model: VectorModel) -> Event:
+    """Return the only event, which comes once the batches are computed on their threads."""
+    while not (events := model.step()):
+        assert WOKEN.acquire(timeout=60)
+    (event,) = events
+    return event
+
+
 def embedded(model: VectorModel, *inputs: str | list[int], truncate: bool = False) -> np.ndarray[Any, Any]:
     model.take(Embed(id=1, inputs=list(inputs), truncate=truncate))
-    events = []
-    while model.busy:
-        events += model.step()
-    (done,) = events
+    done = result(model)
     assert isinstance(done, Embedded), done
     return np.stack([np.frombuffer(each, "<f4") for each in done.vectors])
 
@@ -181,7 +188,7 @@ def test_a_classifier_scores_pairs(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     model = model_of(folder, scores=True)
     model.take(Rerank(id=1, query=TEXTS[1], documents=[TEXTS[0], "a cat"]))
-    (done,) = model.step()
+    done = result(model)
     assert isinstance(done, Ranked)
     for document, score in zip([TEXTS[0], "a cat"], done.scores, strict=True):
         pair = tokenizer().encode(TEXTS[1], document)
@@ -203,7 +210,7 @@ def test_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
     model = model_of(tiny(tmp_path / "model", "bert"))
     np.testing.assert_allclose(embedded(model, [2, 4, 5, 3]), embedded(model, "a cat"), atol=1e-6)
     model.take(Embed(id=1, inputs=[[2, 99]]))
-    (failed,) = model.step()
+    failed = result(model)
     assert isinstance(failed, Failed)
     assert (failed.kind, failed.param) == ("invalid_request", "input[0]")
 
