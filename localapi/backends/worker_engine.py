@@ -213,8 +213,8 @@ class WorkerEngine:
         """True after a cancellation until the worker reports a step."""
         self._rate = TokenRate()
         self._device_bytes = 0
-        self._speculated: Speculated | None = None
         """Accelerator memory, by the worker's last report."""
+        self._speculated: Speculated | None = None
         self._queued = 0
         """Length of the worker's own queue, by its last report."""
 
